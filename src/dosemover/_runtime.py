@@ -1,0 +1,68 @@
+"""Ground services: optional imports, threads and provenance."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+from dosemover.errors import MissingDependencyError
+
+Progress = Callable[[str, float], None]
+"""Progress callback: ``progress(what, fraction)`` with ``fraction`` from 0 to 1."""
+
+
+def no_progress(what: str, fraction: float) -> None:
+    """Ignore progress: the default of every ``progress`` argument."""
+
+
+def optional_import(name: str, *, extra: str) -> ModuleType:
+    """Import an optional module, or say which extra installs it.
+
+    Raises
+    ------
+    MissingDependencyError
+        When the module is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the Python package {name!r} is not installed, and this call needs it. "
+            f"Install it with: pip install 'dosemover[{extra}]'"
+        ) from error
+
+
+def available_cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that could be allocated now, in bytes; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def provenance() -> dict[str, str]:
+    """Versions and platform that a result was computed with."""
+    import numpy as np
+
+    from dosemover import __version__
+
+    return {
+        "version": __version__,
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "platform": platform.platform(terse=True),
+        "cores": str(available_cores()),
+    }

@@ -1,0 +1,5 @@
+"""Compare two dose maps: every metric joined into one result."""
+
+from dosemover.comparison.result import ComparisonResult, FieldMap, MetricResult
+
+__all__ = ["ComparisonResult", "FieldMap", "MetricResult"]

@@ -1,0 +1,1 @@
+"""Reading and writing dose maps and structures: the only rooms that know file formats."""

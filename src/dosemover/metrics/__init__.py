@@ -1,0 +1,1 @@
+"""Classical dose comparison metrics."""

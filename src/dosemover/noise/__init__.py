@@ -1,0 +1,1 @@
+"""Noise floors and significance of every metric."""

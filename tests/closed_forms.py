@@ -1,0 +1,1 @@
+"""Closed forms that the tests compare with: one function per published equation."""

@@ -35,7 +35,7 @@ _EXPORTS = {
 }
 """Public names and the module that each is imported from, at first use."""
 
-__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604 - the keys are strings
+__all__ = list(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:
@@ -47,4 +47,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

@@ -11,6 +11,9 @@ from scipy.sparse import csr_array
 
 from dosemover.errors import GridMismatchError, InputError
 
+Axis = NDArray[Any]
+"""Voxel boundaries, centres or widths along one axis, float64 [mm]."""
+
 COINCIDENCE_TOLERANCE_MM = 1e-3
 """Grids whose boundaries differ by less than this coincide (NIfTI stores its affine in float32)."""
 
@@ -18,7 +21,7 @@ _EVEN_TOLERANCE = 1e-4
 """Spacing counts as even where voxel widths differ by less than this fraction."""
 
 
-def _edges(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def _edges(name: str, values: ArrayLike) -> Axis:
     """Check one axis of voxel boundaries and freeze it."""
     edges = np.array(values, dtype=np.float64)
     if edges.ndim != 1 or edges.size < 2:
@@ -35,7 +38,7 @@ def _edges(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return edges
 
 
-def _edges_from_centers(name: str, centers: ArrayLike, width_mm: float) -> NDArray[np.float64]:
+def _edges_from_centers(name: str, centers: ArrayLike, width_mm: float) -> Axis:
     """Boundaries half-way between ascending centres; one voxel alone is ``width_mm`` wide."""
     c = np.atleast_1d(np.asarray(centers, dtype=np.float64))
     if c.size == 1:
@@ -67,9 +70,9 @@ class Grid:
     ((1.0, 2.0, 3.0), (0.0, 0.0, 0.0))
     """
 
-    x_edges_mm: NDArray[np.float64]
-    y_edges_mm: NDArray[np.float64]
-    z_edges_mm: NDArray[np.float64]
+    x_edges_mm: Axis
+    y_edges_mm: Axis
+    z_edges_mm: Axis
 
     def __post_init__(self) -> None:
         for name in ("x_edges_mm", "y_edges_mm", "z_edges_mm"):
@@ -128,18 +131,18 @@ class Grid:
         )
 
     @property
-    def edges_mm(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def edges_mm(self) -> tuple[Axis, Axis, Axis]:
         """Voxel boundaries [mm] in array order (z, y, x)."""
         return self.z_edges_mm, self.y_edges_mm, self.x_edges_mm
 
     @property
-    def centers_mm(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def centers_mm(self) -> tuple[Axis, Axis, Axis]:
         """Voxel centres [mm] in array order (z, y, x)."""
         z, y, x = ((e[1:] + e[:-1]) / 2 for e in self.edges_mm)
         return z, y, x
 
     @property
-    def widths_mm(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def widths_mm(self) -> tuple[Axis, Axis, Axis]:
         """Voxel widths [mm] in array order (z, y, x)."""
         z, y, x = (np.diff(e) for e in self.edges_mm)
         return z, y, x
@@ -183,7 +186,7 @@ class Grid:
         return z, y, x
 
     @property
-    def voxel_volume_mm3(self) -> NDArray[np.float64]:
+    def voxel_volume_mm3(self) -> Axis:
         """Volume of each voxel [mm3], shape [z, y, x]; a read-only view where spacing is even."""
         wz, wy, wx = self.widths_mm
         if self.is_even:
@@ -219,14 +222,14 @@ class Grid:
         return array
 
 
-def _even_width(edges: NDArray[np.float64]) -> float | None:
+def _even_width(edges: Axis) -> float | None:
     """Common voxel width of an axis, or None where it is uneven."""
     widths = np.diff(edges)
     mean = float((edges[-1] - edges[0]) / widths.size)
     return mean if np.all(np.abs(widths - mean) <= _EVEN_TOLERANCE * mean) else None
 
 
-def _apply_along(matrices: list[csr_array], values: NDArray[Any]) -> NDArray[np.float64]:
+def _apply_along(matrices: list[Any], values: NDArray[Any]) -> NDArray[Any]:
     """Apply one sparse matrix along each array axis."""
     result = np.asarray(values, dtype=np.float64)
     for axis, matrix in enumerate(matrices):
@@ -236,7 +239,7 @@ def _apply_along(matrices: list[csr_array], values: NDArray[Any]) -> NDArray[np.
     return np.ascontiguousarray(result)
 
 
-def _linear_matrix(source: NDArray[np.float64], points: NDArray[np.float64]) -> csr_array:
+def _linear_matrix(source: Axis, points: Axis) -> csr_array:
     """Linear interpolation weights from the voxels between ``source`` boundaries to ``points``.
 
     Constant in the outer half voxel, zero outside the boundaries.
@@ -256,7 +259,7 @@ def _linear_matrix(source: NDArray[np.float64], points: NDArray[np.float64]) -> 
     )
 
 
-def _overlap_matrix(source: NDArray[np.float64], target: NDArray[np.float64]) -> csr_array:
+def _overlap_matrix(source: Axis, target: Axis) -> csr_array:
     """Overlap length of each target voxel with each source voxel, over the target's width."""
     cuts = np.union1d(source, target)
     middle = (cuts[1:] + cuts[:-1]) / 2
@@ -294,7 +297,7 @@ def interpolate(values: ArrayLike, *, source: Grid, target: Grid, squared: bool 
         return array
     matrices = [_linear_matrix(s, c) for s, c in zip(source.edges_mm, target.centers_mm, strict=True)]
     if squared:
-        matrices = [csr_array(m.power(2)) for m in matrices]
+        matrices = [m * m for m in matrices]
     return _apply_along(matrices, array)
 
 
@@ -321,7 +324,7 @@ def conserve(density: ArrayLike, *, source: Grid, target: Grid) -> NDArray[Any]:
     return _apply_along(matrices, array)
 
 
-def _extend(edges: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+def _extend(edges: Axis, low: float, high: float) -> Axis:
     """Continue an axis with its own end widths until it covers [low, high]."""
     tolerance = COINCIDENCE_TOLERANCE_MM
     first, last = edges[1] - edges[0], edges[-1] - edges[-2]

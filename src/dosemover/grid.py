@@ -325,14 +325,19 @@ def conserve(density: ArrayLike, *, source: Grid, target: Grid) -> NDArray[Any]:
 
 
 def _extend(edges: Axis, low: float, high: float) -> Axis:
-    """Continue an axis with its own end widths until it covers [low, high]."""
+    """Continue an axis with its own end widths until it covers [low, high].
+
+    A sliver thinner than the tolerance moves the outer boundary instead of adding a voxel.
+    """
     tolerance = COINCIDENCE_TOLERANCE_MM
     first, last = edges[1] - edges[0], edges[-1] - edges[-2]
     before = max(0, int(np.ceil((edges[0] - low - tolerance) / first)))
     after = max(0, int(np.ceil((high - edges[-1] - tolerance) / last)))
-    return np.concatenate(
+    extended = np.concatenate(
         [edges[0] - first * np.arange(before, 0, -1), edges, edges[-1] + last * np.arange(1, after + 1)]
     )
+    extended[0], extended[-1] = min(extended[0], low), max(extended[-1], high)
+    return extended
 
 
 def union_grid(reference: Grid, evaluated: Grid) -> Grid:

@@ -93,3 +93,26 @@ def test_wrong_shape_names_both_shapes():
     grid = Grid.regular(shape=(2, 2, 2), spacing_mm=(1.0, 1.0, 1.0))
     with pytest.raises(GridMismatchError, match=r"shape \(3,\)"):
         grid.check_array("dose", np.ones(3))
+
+
+def test_values_on_uneven_planes_keep_their_positions():
+    planes = [0.0, 2.0, 4.0, 7.0, 14.0]
+    grid = Grid.from_centers(x_mm=[0.0, 1.0], y_mm=[0.0, 1.0], z_mm=planes)
+    np.testing.assert_allclose(grid.z_edges_mm, [-1, 1, 3, 5.5, 10.5, 17.5])
+    np.testing.assert_allclose(grid.centers_mm[0], planes)
+    np.testing.assert_allclose(grid.crop((slice(1, 4), slice(0, 2), slice(0, 1))).centers_mm[0], planes[1:4])
+    values = np.broadcast_to(np.array(planes)[:, None, None], grid.shape)
+    target = Grid.from_centers(x_mm=[0.5], y_mm=[0.5], z_mm=[3.0, 4.0, 10.5])
+    got = interpolate(values, source=grid, target=target)
+    np.testing.assert_allclose(got.ravel(), [3.0, 4.0, 10.5])
+
+
+def test_grids_whose_values_hold_elsewhere_do_not_coincide():
+    one = Grid.from_centers(x_mm=[0.0], y_mm=[0.0], z_mm=[0.0, 2.0, 5.0])
+    two = Grid(x_edges_mm=one.x_edges_mm, y_edges_mm=one.y_edges_mm, z_edges_mm=one.z_edges_mm)
+    assert not one.coincides_with(two)
+
+
+def test_a_value_outside_its_voxel_is_refused():
+    with pytest.raises(InputError, match="one position inside each voxel"):
+        Grid(x_edges_mm=[0, 1], y_edges_mm=[0, 1], z_edges_mm=[0, 1, 2], z_centers_mm=[0.5, 2.5])

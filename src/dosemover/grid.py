@@ -38,6 +38,22 @@ def _edges(name: str, values: ArrayLike) -> Axis:
     return edges
 
 
+def _centers(name: str, values: ArrayLike | None, edges: Axis) -> Axis:
+    """Check the positions of an axis' values, by default the middle of each voxel, and freeze them."""
+    if values is None:
+        centers = (edges[1:] + edges[:-1]) / 2
+    else:
+        centers = np.array(values, dtype=np.float64)
+        if centers.shape != (edges.size - 1,) or not np.all((centers > edges[:-1]) & (centers < edges[1:])):
+            raise InputError(
+                f"`{name}` must hold one position inside each voxel, got "
+                f"{np.array2string(centers, threshold=6)} for boundaries "
+                f"{np.array2string(edges, threshold=6)}."
+            )
+    centers.setflags(write=False)
+    return centers
+
+
 def _edges_from_centers(name: str, centers: ArrayLike, width_mm: float) -> Axis:
     """Boundaries half-way between ascending centres; one voxel alone is ``width_mm`` wide."""
     c = np.atleast_1d(np.asarray(centers, dtype=np.float64))
@@ -57,11 +73,14 @@ class Grid:
     ----------
     x_edges_mm, y_edges_mm, z_edges_mm : array_like, shape (nx + 1,), (ny + 1,), (nz + 1,)
         Ascending voxel boundaries [mm]. They may be uneven.
+    x_centers_mm, y_centers_mm, z_centers_mm : array_like, shape (nx,), (ny,), (nz,), optional
+        Where in each voxel its value holds [mm]; the middle by default. Needed where values were
+        sampled on unevenly spaced planes, which do not lie in the middle of their voxels.
 
     Raises
     ------
     InputError
-        When boundaries are not finite and strictly ascending.
+        When boundaries are not finite and strictly ascending, or a centre lies outside its voxel.
 
     Examples
     --------
@@ -73,10 +92,16 @@ class Grid:
     x_edges_mm: Axis
     y_edges_mm: Axis
     z_edges_mm: Axis
+    x_centers_mm: Axis | None = None
+    y_centers_mm: Axis | None = None
+    z_centers_mm: Axis | None = None
 
     def __post_init__(self) -> None:
-        for name in ("x_edges_mm", "y_edges_mm", "z_edges_mm"):
-            object.__setattr__(self, name, _edges(name, getattr(self, name)))
+        for axis in "xyz":
+            edges = _edges(f"{axis}_edges_mm", getattr(self, f"{axis}_edges_mm"))
+            name = f"{axis}_centers_mm"
+            object.__setattr__(self, f"{axis}_edges_mm", edges)
+            object.__setattr__(self, name, _centers(name, getattr(self, name), edges))
 
     @classmethod
     def regular(
@@ -122,12 +147,16 @@ class Grid:
     ) -> Grid:
         """Grid with boundaries half-way between ascending voxel centres [mm].
 
-        An axis with one centre gets one voxel ``width_mm`` wide.
+        An axis with one centre gets one voxel ``width_mm`` wide. Where centres are uneven they stay
+        where they are, off the middle of their voxels.
         """
         return cls(
             x_edges_mm=_edges_from_centers("x_mm", x_mm, width_mm),
             y_edges_mm=_edges_from_centers("y_mm", y_mm, width_mm),
             z_edges_mm=_edges_from_centers("z_mm", z_mm, width_mm),
+            x_centers_mm=np.atleast_1d(np.asarray(x_mm, dtype=np.float64)),
+            y_centers_mm=np.atleast_1d(np.asarray(y_mm, dtype=np.float64)),
+            z_centers_mm=np.atleast_1d(np.asarray(z_mm, dtype=np.float64)),
         )
 
     @property
@@ -137,8 +166,9 @@ class Grid:
 
     @property
     def centers_mm(self) -> tuple[Axis, Axis, Axis]:
-        """Voxel centres [mm] in array order (z, y, x)."""
-        z, y, x = ((e[1:] + e[:-1]) / 2 for e in self.edges_mm)
+        """Where the values hold [mm], the middle of each voxel unless given; array order (z, y, x)."""
+        z, y, x = self.z_centers_mm, self.y_centers_mm, self.x_centers_mm
+        assert z is not None and y is not None and x is not None  # set by __post_init__
         return z, y, x
 
     @property
@@ -198,18 +228,21 @@ class Grid:
         """Whether both grids have the same voxels within ``tolerance_mm``."""
         return self.shape == other.shape and all(
             np.allclose(mine, theirs, rtol=0.0, atol=tolerance_mm)
-            for mine, theirs in zip(self.edges_mm, other.edges_mm, strict=True)
+            for mine, theirs in zip(
+                self.edges_mm + self.centers_mm, other.edges_mm + other.centers_mm, strict=True
+            )
         )
 
     def crop(self, slices: tuple[slice, slice, slice]) -> Grid:
         """Grid of the voxels ``array[slices]``; slices in array order, step 1."""
-        cut = []
-        for edges, one in zip(self.edges_mm, slices, strict=True):
-            start, stop, step = one.indices(edges.size - 1)
+        cut = {}
+        for axis, edges, centers, one in zip("zyx", self.edges_mm, self.centers_mm, slices, strict=True):
+            start, stop, step = one.indices(centers.size)
             if step != 1 or stop <= start:
                 raise InputError(f"`slices` must keep at least one voxel with step 1, got {slices}.")
-            cut.append(edges[start : stop + 1])
-        return Grid(z_edges_mm=cut[0], y_edges_mm=cut[1], x_edges_mm=cut[2])
+            cut[f"{axis}_edges_mm"] = edges[start : stop + 1]
+            cut[f"{axis}_centers_mm"] = centers[start:stop]
+        return Grid(**cut)
 
     def check_array(self, name: str, values: ArrayLike) -> NDArray[Any]:
         """Return ``values`` as an array, or raise where its shape is not that of the grid."""
@@ -239,12 +272,11 @@ def _apply_along(matrices: list[Any], values: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(result)
 
 
-def _linear_matrix(source: Axis, points: Axis) -> csr_array:
-    """Linear interpolation weights from the voxels between ``source`` boundaries to ``points``.
+def _linear_matrix(source: Axis, centers: Axis, points: Axis) -> csr_array:
+    """Linear interpolation weights from values at ``centers`` to ``points``.
 
-    Constant in the outer half voxel, zero outside the boundaries.
+    Constant in the outer half voxel, zero outside the boundaries ``source``.
     """
-    centers = (source[1:] + source[:-1]) / 2
     n = centers.size
     low = np.clip(np.searchsorted(centers, points, side="right") - 1, 0, max(n - 2, 0))
     high = np.minimum(low + 1, n - 1)
@@ -295,7 +327,10 @@ def interpolate(values: ArrayLike, *, source: Grid, target: Grid, squared: bool 
     array = source.check_array("values", values)
     if source.coincides_with(target):
         return array
-    matrices = [_linear_matrix(s, c) for s, c in zip(source.edges_mm, target.centers_mm, strict=True)]
+    matrices = [
+        _linear_matrix(edges, centers, points)
+        for edges, centers, points in zip(source.edges_mm, source.centers_mm, target.centers_mm, strict=True)
+    ]
     if squared:
         matrices = [m * m for m in matrices]
     return _apply_along(matrices, array)

@@ -92,9 +92,9 @@ class Grid:
     x_edges_mm: Axis
     y_edges_mm: Axis
     z_edges_mm: Axis
-    x_centers_mm: Axis | None = None
-    y_centers_mm: Axis | None = None
-    z_centers_mm: Axis | None = None
+    x_centers_mm: Axis = None  # type: ignore[assignment]
+    y_centers_mm: Axis = None  # type: ignore[assignment]
+    z_centers_mm: Axis = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         for axis in "xyz":
@@ -167,9 +167,7 @@ class Grid:
     @property
     def centers_mm(self) -> tuple[Axis, Axis, Axis]:
         """Where the values hold [mm], the middle of each voxel unless given; array order (z, y, x)."""
-        z, y, x = self.z_centers_mm, self.y_centers_mm, self.x_centers_mm
-        assert z is not None and y is not None and x is not None  # set by __post_init__
-        return z, y, x
+        return self.z_centers_mm, self.y_centers_mm, self.x_centers_mm
 
     @property
     def widths_mm(self) -> tuple[Axis, Axis, Axis]:

@@ -1,1 +1,31 @@
-"""Optimal transport between dose maps."""
+"""Optimal transport between dose maps: distances in mm, with certified intervals where they exist."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_EXPORTS = {
+    "MeasurePair": "dosemover.transport.measure",
+    "TransportResult": "dosemover.transport.result",
+    "axis_w1": "dosemover.transport.axis",
+    "axis_w2": "dosemover.transport.axis",
+    "measure_pair": "dosemover.transport.measure",
+    "sliced_w1": "dosemover.transport.sliced",
+    "sliced_w2": "dosemover.transport.sliced",
+}
+"""Public names and the module that each is imported from, at first use: kernels load slowly."""
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'dosemover.transport' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

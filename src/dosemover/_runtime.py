@@ -66,3 +66,14 @@ def provenance() -> dict[str, str]:
         "platform": platform.platform(terse=True),
         "cores": str(available_cores()),
     }
+
+
+def kernels_are_compiled() -> bool:
+    """Whether the machine keeps compiled kernels of this package from an earlier run."""
+    from pathlib import Path
+
+    package = Path(__file__).parent
+    if any(package.rglob("__pycache__/*_kernels*.nbi")):
+        return True
+    folder = os.environ.get("NUMBA_CACHE_DIR")
+    return folder is not None and any(Path(folder).rglob("*_kernels*.nbi"))

@@ -100,6 +100,8 @@ class ComparisonResult:
         Per structure name, per DVH quantity: {"reference": value, "evaluated": value}.
     dvh_curves : mapping
         Per structure name: {"dose_gy": edges, "reference": volume %, "evaluated": volume %}.
+    regions : mapping
+        Differences by region: the whole map, above the threshold, in the high dose, per structure.
     profiles : mapping
         "dmd_mm" and "kr_mm" over their scale, where asked for.
     settings, provenance : mapping
@@ -113,6 +115,7 @@ class ComparisonResult:
     maps: Mapping[str, FieldMap] = field(default_factory=dict)
     structures: Mapping[str, Mapping[str, Mapping[str, float | None]]] = field(default_factory=dict)
     dvh_curves: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+    regions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -133,6 +136,7 @@ class ComparisonResult:
             "provenance": dict(self.provenance),
             "warnings": list(self.warnings),
             "metrics": {key: metric.to_dict() for key, metric in self.metrics.items()},
+            "regions": {name: dict(values) for name, values in self.regions.items()},
             "profiles": {key: dict(profile) for key, profile in self.profiles.items()},
             "structures": {name: dict(values) for name, values in self.structures.items()},
         }

@@ -1,0 +1,7 @@
+"""``python -m dosemover``."""
+
+import sys
+
+from dosemover.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,112 @@
+"""The table that ``dosemover compare`` prints."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from dosemover.comparison.result import ComparisonResult, MetricResult
+from dosemover.dose import DoseMap
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number as short as its meaning allows; a dash for none."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}g}"
+    return f"{value:.{digits - 1}e}" if "e" in text else text
+
+
+def print_result(result: ComparisonResult) -> None:
+    """Print maps, verdict, metrics and DVH values."""
+    console = Console(highlight=False)
+    _print_maps(console, result)
+    console.print(_metric_table(result))
+    if result.structures:
+        console.print(_structure_table(result))
+
+
+def _print_maps(console: Console, result: ComparisonResult) -> None:
+    """Which maps were compared, at which scale, and the plain sentence."""
+    from dosemover.comparison.sentence import verdict
+
+    console.print(f"[bold]reference[/] {_map_line(result.reference)}", soft_wrap=True)
+    console.print(f"[bold]evaluated[/] {_map_line(result.evaluated)}", soft_wrap=True)
+    console.print(f"[bold]scale[/]     evaluated map x {result.settings.get('scale_factor', 1.0):.6g}")
+    sentence = verdict(result)
+    if sentence:
+        console.print(f"\n[bold]{sentence}[/]", soft_wrap=True)
+    console.print()
+
+
+def _map_line(dose: DoseMap) -> str:
+    """Name, grid and maximum of one map."""
+    from rich.markup import escape
+
+    shape = " x ".join(str(n) for n in dose.grid.shape[::-1])
+    spacing = " x ".join("uneven" if s is None else f"{s:.4g}" for s in dose.grid.spacing_mm)
+    return f"{escape(dose.name or 'array')}  {shape} voxels of {spacing} mm, maximum {dose.max_gy:.4g} Gy"
+
+
+def _metric_table(result: ComparisonResult) -> Table:
+    """Every metric with what qualifies it; columns that nobody fills are left out."""
+    metrics = list(result.metrics.values())
+    with_interval = any(m.lower is not None or m.upper is not None for m in metrics)
+    with_floor = any(m.floor is not None for m in metrics)
+    with_p = any(m.p is not None or m.z is not None for m in metrics)
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    if with_interval:
+        table.add_column("interval", justify="right")
+    if with_floor:
+        table.add_column("noise alone", justify="right")
+    if with_p:
+        table.add_column("z", justify="right")
+        table.add_column("p", justify="right")
+    table.add_column("", style="dim", overflow="fold")
+    for metric in metrics:
+        row = [metric.key, number(metric.value), metric.unit]
+        row += [_interval(metric)] if with_interval else []
+        row += [_floor(metric)] if with_floor else []
+        row += [number(metric.z, 3), number(metric.p, 2)] if with_p else []
+        table.add_row(*row, "" if metric.status == "ok" else metric.status)
+    return table
+
+
+def _interval(metric: MetricResult) -> str:
+    """Certified interval, open where a side is missing."""
+    if metric.lower is None and metric.upper is None:
+        return ""
+    return f"[{number(metric.lower)}, {number(metric.upper)}]".replace("[", r"\[")
+
+
+def _floor(metric: MetricResult) -> str:
+    """Noise floor with its standard deviation."""
+    if metric.floor is None:
+        return ""
+    return number(metric.floor, 3) + (f" ± {number(metric.floor_sd, 2)}" if metric.floor_sd else "")
+
+
+def _structure_table(result: ComparisonResult) -> Table:
+    """DVH values of both maps, one row a structure."""
+    columns = ["volume_cc", "mean_gy", "d95_gy", "d50_gy", "d2_gy", "dvh_w1_gy"]
+    table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left")
+    table.title = "\nStructures: reference → evaluated"
+    table.add_column("structure", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in result.structures.items():
+        table.add_row(name, *(_pair(values.get(column)) for column in columns))
+    return table
+
+
+def _pair(values: object) -> str:
+    """Reference → evaluated, or one number where both are the same."""
+    if not isinstance(values, dict):
+        return ""
+    first, second = values.get("reference"), values.get("evaluated")
+    if second is None or first == second:
+        return number(first)
+    return number(second) if first is None else f"{number(first)} → {number(second)}"

@@ -1,0 +1,62 @@
+"""What every metric family of a comparison works from, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dosemover._runtime import Progress, no_progress
+from dosemover.comparison.result import FieldMap, MetricResult
+from dosemover.comparison.settings import CompareSettings
+from dosemover.dose import DoseMap, Structure
+
+
+@dataclass(kw_only=True, eq=False)
+class ComparisonContext:
+    """Two maps, their settings, and what the families leave for each other and for the result.
+
+    Parameters
+    ----------
+    reference, evaluated : DoseMap
+        On their own grids, the evaluated one scaled.
+    structures : tuple of Structure
+    settings : CompareSettings
+    progress : callable
+    """
+
+    reference: DoseMap
+    evaluated: DoseMap
+    settings: CompareSettings
+    structures: tuple[Structure, ...] = ()
+    progress: Progress = no_progress
+    maps: dict[str, FieldMap] = field(default_factory=dict)
+    profiles: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    regions: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    dvh_values: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    dvh_curves: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
+
+    @cached_property
+    def evaluated_here(self) -> DoseMap:
+        """The evaluated map at the reference's voxels."""
+        return self.evaluated.interpolated_to(self.reference.grid)
+
+    @cached_property
+    def above_threshold(self) -> NDArray[np.bool_]:
+        """Reference voxels at or above the dose threshold [% of the normalisation dose]."""
+        threshold = self.settings.dose_threshold_percent / 100 * self.reference.max_gy
+        return self.reference.dose_gy >= threshold
+
+    @property
+    def normalization_dose_gy(self) -> float:
+        """Prescription, or the reference maximum where none is given [Gy]."""
+        return self.settings.prescription_gy or self.reference.max_gy
+
+
+def missing(key: str, unit: str, reason: str, **settings: Any) -> MetricResult:
+    """A metric that has no value, and why."""
+    return MetricResult(key=key, value=None, unit=unit, settings=settings, status=reason)

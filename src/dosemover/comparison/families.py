@@ -1,0 +1,12 @@
+"""Every metric family, in the order of tables and JSON."""
+
+from __future__ import annotations
+
+from dosemover.comparison.amounts import AMOUNTS
+from dosemover.comparison.dvh import STRUCTURES
+from dosemover.comparison.gamma import GAMMA
+from dosemover.comparison.registry import Family
+from dosemover.comparison.space import SPACE
+
+FAMILIES: tuple[Family, ...] = (*AMOUNTS, GAMMA, *SPACE, *STRUCTURES)
+"""Metric families by theme: amounts, space, transport, moments, structures."""

@@ -1,0 +1,99 @@
+"""Which metric families exist, and which of their keys a comparison asks for."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dosemover.comparison.context import ComparisonContext, missing
+from dosemover.comparison.result import MetricResult
+from dosemover.comparison.settings import CompareSettings
+from dosemover.errors import DosemoverError, InputError
+
+Compute = Callable[[ComparisonContext, frozenset[str]], Iterable[MetricResult]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Family:
+    """Metrics that are computed together.
+
+    Parameters
+    ----------
+    name : str
+        Accepted by ``metrics=`` for all of its keys.
+    keys : callable
+        Metric keys and their units under given settings.
+    compute : callable
+        ``compute(context, wanted)`` yields results for at least the wanted keys.
+    default, fast : frozenset of str, "all" or "none"
+        Keys that belong to the sets "default" and "fast".
+    """
+
+    name: str
+    keys: Callable[[CompareSettings], dict[str, str]]
+    compute: Compute
+    default: frozenset[str] | str = "none"
+    fast: frozenset[str] | str = "none"
+
+    def keys_in(self, tier: str, settings: CompareSettings) -> frozenset[str]:
+        """Keys that belong to "all", "default" or "fast"."""
+        every = frozenset(self.keys(settings))
+        members = "all" if tier == "all" else getattr(self, tier)
+        if members == "all":
+            return every
+        return frozenset() if members == "none" else every & frozenset(members)
+
+
+def fixed_keys(**units: str) -> Callable[[CompareSettings], dict[str, str]]:
+    """Keys that no setting changes."""
+    return lambda settings: units
+
+
+def select(families: Sequence[Family], settings: CompareSettings) -> dict[str, frozenset[str]]:
+    """Wanted keys of each family.
+
+    Raises
+    ------
+    InputError
+        When a name is neither a set, nor a family, nor a key; the nearest known one is named.
+    """
+    wanted: dict[str, set[str]] = {family.name: set() for family in families}
+    for name in settings.metrics:
+        found = False
+        for family in families:
+            if name in ("all", "default", "fast"):
+                members = family.keys_in(name, settings)
+            elif name == family.name:
+                members = frozenset(family.keys(settings))
+            else:
+                members = frozenset({name}) & frozenset(family.keys(settings))
+            wanted[family.name] |= members
+            found = found or bool(members)
+        if not found:
+            raise InputError(_unknown(name, families, settings))
+    return {name: frozenset(keys) for name, keys in wanted.items() if keys}
+
+
+def _unknown(name: str, families: Sequence[Family], settings: CompareSettings) -> str:
+    """Message for a metric name that nobody knows."""
+    known = ["default", "fast", "all"]
+    known += [key for family in families for key in (family.name, *family.keys(settings))]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."
+    return f"`metrics` names {name!r}, which is no metric under these settings. {hint}"
+
+
+def run(family: Family, context: ComparisonContext, wanted: frozenset[str]) -> list[MetricResult]:
+    """Wanted results of one family, in the family's order, each with a status where it has no value."""
+    units = family.keys(context.settings)
+    start = time.perf_counter()
+    try:
+        results = {result.key: result for result in family.compute(context, wanted)}
+    except (DosemoverError, MemoryError) as error:
+        reason = str(error) or "not enough memory"
+        return [missing(key, unit, reason) for key, unit in units.items() if key in wanted]
+    seconds = time.perf_counter() - start
+    ordered = [results[key] for key in units if key in results and key in wanted]
+    return [r if r.seconds else replace(r, seconds=seconds) for r in ordered]

@@ -107,8 +107,8 @@ def _projections(pair: MeasurePair, directions: _Directions) -> Any:
             cdfs = np.empty((2, t.size))
             for (g, h), cdf in zip(layers, cdfs, strict=True):
                 tilt_layers(g, h, z, low - step / 2, step, float(cos_theta), sin_theta, t, cdf)
-                cdf /= cdf[-1]
-                np.maximum.accumulate(np.clip(cdf, 0.0, 1.0, out=cdf), out=cdf)
+            cdfs /= cdfs[:, -1:]
+            np.maximum.accumulate(np.clip(cdfs, 0.0, 1.0, out=cdfs), axis=1, out=cdfs)
             yield float(weight), t, cdfs[0], cdfs[1]
 
 

@@ -39,11 +39,8 @@ class Condition:
 def condition(text: str) -> Condition:
     """Parse one limit."""
     match = _PATTERN.match(text)
-    try:
-        limit = float(match.group(4)) if match else 0.0
-    except ValueError:
-        match = None
-    if match is None or (match.group(2) or "value") not in _FIELDS:
+    limit = _number(match.group(4)) if match else None
+    if match is None or limit is None or (match.group(2) or "value") not in _FIELDS:
         raise argparse.ArgumentTypeError(
             f"must be KEY<NUMBER with <, <=, > or >=, and KEY optionally followed by one of "
             f".{', .'.join(_FIELDS)}; got {text!r}"
@@ -51,3 +48,11 @@ def condition(text: str) -> Condition:
     return Condition(
         key=match.group(1), field=match.group(2) or "value", comparison=match.group(3), limit=limit, text=text
     )
+
+
+def _number(text: str) -> float | None:
+    """A number, or None where the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

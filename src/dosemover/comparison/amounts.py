@@ -23,6 +23,8 @@ _DIFFERENCES = {
 }
 """Metric key and attribute of the difference result."""
 
+_PASSING_UNITS = {f"dose_difference_passing_{criterion}_percent": "%" for criterion in (1, 2, 3)}
+
 _UNCERTAINTY_HINT = (
     "needs the uncertainty of at least one map: --reference-uncertainty, --evaluated-uncertainty or batches"
 )
@@ -177,7 +179,12 @@ def _kawrakow_fippel(context: ComparisonContext, wanted: frozenset[str]) -> Iter
 
 
 MASS_RATIO = Family(
-    name="mass", keys=fixed_keys(mass_ratio=""), compute=_mass_ratio, default="all", fast="all"
+    name="mass",
+    keys=fixed_keys(mass_ratio=""),
+    compute=_mass_ratio,
+    default="all",
+    fast="all",
+    both=frozenset({"mass_ratio"}),
 )
 DIFFERENCES = Family(
     name="differences",
@@ -194,22 +201,31 @@ DIFFERENCES = Family(
     compute=_differences,
     default="all",
     fast="all",
+    both=frozenset({"mean_difference_gy"}),
 )
 DEBIASED = Family(name="debiased", keys=fixed_keys(debiased_rmse_gy="Gy"), compute=_debiased, default="all")
 PASSING = Family(
     name="dose_difference",
-    keys=fixed_keys(**{f"dose_difference_passing_{c}_percent": "%" for c in (1, 2, 3)}),
+    keys=fixed_keys(**_PASSING_UNITS),
     compute=_passing,
     default="all",
     fast="all",
+    smaller=frozenset(_PASSING_UNITS),
 )
-PSNR = Family(name="psnr", keys=fixed_keys(psnr_db="dB"), compute=_psnr)
-SSIM = Family(name="ssim", keys=fixed_keys(ssim="", ssim_in_mask=""), compute=_ssim, default="all")
+PSNR = Family(name="psnr", keys=fixed_keys(psnr_db="dB"), compute=_psnr, smaller=frozenset({"psnr_db"}))
+SSIM = Family(
+    name="ssim",
+    keys=fixed_keys(ssim="", ssim_in_mask=""),
+    compute=_ssim,
+    default="all",
+    smaller=frozenset({"ssim", "ssim_in_mask"}),
+)
 CHI2 = Family(name="chi2", keys=fixed_keys(chi2_per_voxel=""), compute=_chi2, default="all", fast="all")
 KAWRAKOW_FIPPEL = Family(
     name="kawrakow_fippel",
     keys=fixed_keys(kf_fraction_percent="%", kf_shift_sigma="sigma"),
     compute=_kawrakow_fippel,
+    resampled=False,
 )
 
 AMOUNTS = (MASS_RATIO, DIFFERENCES, DEBIASED, PASSING, PSNR, SSIM, CHI2, KAWRAKOW_FIPPEL)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from dosemover._runtime import Progress, no_progress, provenance
 from dosemover.comparison import families
 from dosemover.comparison.context import ComparisonContext
+from dosemover.comparison.floors import with_significance
 from dosemover.comparison.inputs import as_dose_map, scale_factor, warn_about_masses, warn_about_outside
 from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import ComparisonResult, MetricResult
@@ -148,7 +149,7 @@ def compare(
         )
         warn_about_masses(context.reference, context.evaluated)
         warn_about_outside(context.reference, context.evaluated)
-        results = _run_all(context, wanted)
+        results = with_significance(context, families.FAMILIES, wanted, _run_all(context, wanted))
     return ComparisonResult(
         reference=context.reference,
         evaluated=context.evaluated,

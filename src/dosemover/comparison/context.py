@@ -27,6 +27,8 @@ class ComparisonContext:
     structures : tuple of Structure
     settings : CompareSettings
     progress : callable
+    values_only : bool
+        Only the values are wanted, not maps, bounds or profiles: a draw under the null.
     """
 
     reference: DoseMap
@@ -34,6 +36,7 @@ class ComparisonContext:
     settings: CompareSettings
     structures: tuple[Structure, ...] = ()
     progress: Progress = no_progress
+    values_only: bool = False
     maps: dict[str, FieldMap] = field(default_factory=dict)
     profiles: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     regions: dict[str, Mapping[str, Any]] = field(default_factory=dict)

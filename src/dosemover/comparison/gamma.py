@@ -12,6 +12,7 @@ from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.registry import Family
 from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.comparison.settings import CompareSettings
+from dosemover.noise.significance import Direction
 
 _ENDINGS = {"passing_rate_percent": "%", "mean": "", "two_sided_passing_rate_percent": "%"}
 
@@ -94,6 +95,9 @@ class _GammaFamily(Family):
     def keys_in(self, tier: str, settings: CompareSettings) -> frozenset[str]:
         every = frozenset(self.keys(settings))
         return every if tier == "all" else frozenset(key for key in every if "two_sided" not in key)
+
+    def direction(self, key: str) -> Direction:
+        return "smaller" if key.endswith("percent") else "larger"
 
 
 GAMMA = _GammaFamily(name="gamma", keys=_keys, compute=_gamma)

@@ -11,6 +11,7 @@ from dosemover.comparison.context import ComparisonContext, missing
 from dosemover.comparison.result import MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.errors import DosemoverError, InputError
+from dosemover.noise.significance import Direction
 
 Compute = Callable[[ComparisonContext, frozenset[str]], Iterable[MetricResult]]
 
@@ -29,6 +30,12 @@ class Family:
         ``compute(context, wanted)`` yields results for at least the wanted keys.
     default, fast : frozenset of str, "all" or "none"
         Keys that belong to the sets "default" and "fast".
+    smaller, both : frozenset of str
+        Keys whose small values, or whose values on either side of the floor, speak of a difference;
+        for the others it is the large ones.
+    resampled : bool
+        Whether floors and p values come from draws under the null; False where the family brings
+        its own or none is defined.
     """
 
     name: str
@@ -36,6 +43,13 @@ class Family:
     compute: Compute
     default: frozenset[str] | str = "none"
     fast: frozenset[str] | str = "none"
+    smaller: frozenset[str] = frozenset()
+    both: frozenset[str] = frozenset()
+    resampled: bool = True
+
+    def direction(self, key: str) -> Direction:
+        """Which values of a key speak of a difference."""
+        return "smaller" if key in self.smaller else "both" if key in self.both else "larger"
 
     def keys_in(self, tier: str, settings: CompareSettings) -> frozenset[str]:
         """Keys that belong to "all", "default" or "fast"."""
@@ -95,5 +109,6 @@ def run(family: Family, context: ComparisonContext, wanted: frozenset[str]) -> l
         reason = str(error) or "not enough memory"
         return [missing(key, unit, reason) for key, unit in units.items() if key in wanted]
     seconds = time.perf_counter() - start
-    ordered = [results[key] for key in units if key in results and key in wanted]
+    absent = "not computed"
+    ordered = [results.get(key, missing(key, units[key], absent)) for key in units if key in wanted]
     return [r if r.seconds else replace(r, seconds=seconds) for r in ordered]

@@ -121,12 +121,14 @@ SPACE = (
         name="chi",
         keys=fixed_keys(chi_passing_rate_percent="%", ndd_mean="%"),
         compute=_chi,
+        smaller=frozenset({"chi_passing_rate_percent"}),
     ),
     Family(
         name="isodose",
         keys=fixed_keys(**_ISODOSE_UNITS),
         compute=_isodose,
         default=frozenset({"isodose_dice_50"}),
+        smaller=frozenset(key for key in _ISODOSE_UNITS if "dice" in key or "jaccard" in key),
     ),
     Family(
         name="center_shift",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -141,7 +142,7 @@ def structural_similarity(
         status = f"the map is {narrowest} voxels wide along an axis, the window {window}"
     else:
         shape = tuple(reference.grid.shape[axis] for axis in axes)
-        mean, local = ssim(
+        outcome: tuple[Any, ...] = ssim(
             reference.dose_gy.reshape(shape),
             evaluated.dose_gy.reshape(shape).astype(reference.dose_gy.dtype, copy=False),
             data_range=data_range,
@@ -150,7 +151,7 @@ def structural_similarity(
             use_sample_covariance=False,
             full=True,
         )
-        value = float(mean)
+        value, local = float(outcome[0]), outcome[1]
         inside = threshold_mask(reference, percent=dose_threshold_percent, of_gy=data_range)
         in_mask = weighted_mean(local[inside.reshape(shape)], None) if inside.any() else None
     return SsimResult(

@@ -1,0 +1,189 @@
+"""Headers of MetaImage, NRRD and NIfTI files, read before anything is allocated or handed to a library."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from dosemover.errors import DataFormatError, InputError
+from dosemover.io.files import GZIP_RATIO, existing_file
+
+_HEADER_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 20
+_TEXT_RATIO = 8
+"""Text spends at least one byte on a value, of at most eight bytes."""
+
+_BZIP2_RATIO = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageHeader:
+    """Where an image file keeps its voxels.
+
+    Parameters
+    ----------
+    entries : dict of str to str
+        Text entries of the header.
+    data_file : Path
+        File that holds the voxels: the image itself, or one beside it.
+    offset : int
+        First byte of the voxels in ``data_file``; 0 where that does not matter.
+    ratio : float
+        The most bytes of voxels that a stored byte can become.
+    packed : bool
+        Whether the voxels are one zlib or gzip stream from ``offset`` on.
+    """
+
+    entries: dict[str, str]
+    data_file: Path
+    offset: int = 0
+    ratio: float = 1.0
+    packed: bool = False
+
+    @property
+    def stored_bytes(self) -> float:
+        """The most bytes of voxels that the data file can hold."""
+        return self.ratio * (self.data_file.stat().st_size - self.offset)
+
+
+def image_format(head: bytes) -> str | None:
+    """Name of the image format by the first 348 bytes of a file; None for anything else."""
+    if head.startswith(b"NRRD0"):
+        return "NRRD"
+    if head[4:8] in (b"n+2\0", b"ni2\0") or head[344:348] in (b"n+1\0", b"ni1\0"):
+        return "NIfTI"
+    if re.match(rb"\s*(ObjectType|NDims|Comment|DimSize|BinaryData)\s*=", head):
+        return "MetaImage"
+    return None
+
+
+def image_header(path: Path, kind: str) -> ImageHeader:
+    """Header of a MetaImage, NRRD or NIfTI file.
+
+    Raises
+    ------
+    DataFormatError
+        When the header is cut short.
+    InputError
+        When the data file is missing or spread over several.
+    """
+    return {"MetaImage": _meta_header, "NRRD": _nrrd_header, "NIfTI": _nifti_header}[kind](path)
+
+
+def check_packed(path: Path, header: ImageHeader, *, n_bytes: int) -> None:
+    """Decompress the voxels once for their checksum, which the image library does not look at.
+
+    Raises
+    ------
+    DataFormatError
+        When the stream is damaged or does not hold ``n_bytes`` bytes.
+    """
+    if not header.packed:
+        return
+    stream = zlib.decompressobj(wbits=47)  # zlib or gzip, as the stream says
+    total = 0
+    with header.data_file.open("rb") as file:
+        file.seek(header.offset)
+        while not stream.eof and total <= n_bytes:
+            chunk = stream.unconsumed_tail or file.read(_CHUNK_BYTES)
+            if not chunk:
+                break
+            total += len(stream.decompress(chunk, _CHUNK_BYTES))
+    if total != n_bytes or not stream.eof:
+        raise DataFormatError(
+            f"{path.name}: the compressed voxels give {total} bytes{'' if stream.eof else ' or more'}, the "
+            f"header declares {n_bytes}. The file is truncated or damaged. Export or copy it again."
+        )
+
+
+def _meta_header(path: Path) -> ImageHeader:
+    """Entries of a MetaImage header up to ElementDataFile, which ends it."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    end = re.search(rb"ElementDataFile[ \t]*=[^\n]*\n?", head)
+    if end is None:
+        raise DataFormatError(
+            f"{path.name}: the MetaImage header ends without ElementDataFile. The voxels cannot be found. "
+            "Export it again."
+        )
+    entries = {}
+    for line in head[: end.end()].decode("latin-1").splitlines():
+        key, _, value = line.partition("=")
+        entries[key.strip()] = value.strip()
+    name = entries.get("ElementDataFile", "")
+    local = name.upper() == "LOCAL"
+    packed = entries.get("CompressedData", "false").lower() in ("true", "1")
+    binary = entries.get("BinaryData", "true").lower() in ("true", "1")
+    return ImageHeader(
+        entries=entries,
+        data_file=path if local else _data_file(path, name),
+        offset=end.end() if local else 0,
+        ratio=GZIP_RATIO if packed else 1 if binary else _TEXT_RATIO,
+        packed=packed,
+    )
+
+
+def _nrrd_header(path: Path) -> ImageHeader:
+    """Fields and key/value pairs of a NRRD header, which an empty line ends."""
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    end = re.search(rb"\r?\n\r?\n", head)
+    entries = {}
+    for line in head[: end.start() if end else None].decode("latin-1").splitlines()[1:]:
+        if match := re.match(r"([^#:]+):[=\s]\s*(.*)", line):
+            entries[match.group(1).strip()] = match.group(2).strip()
+    name = entries.get("data file", entries.get("datafile", ""))
+    if "sizes" not in entries or "encoding" not in entries or (end is None and not name):
+        raise DataFormatError(
+            f"{path.name}: the NRRD header is cut short or lacks sizes or encoding. Export it again."
+        )
+    encoding = entries["encoding"].lower()
+    packed = encoding in ("gzip", "gz")
+    ratio = {"raw": 1, "bzip2": _BZIP2_RATIO, "bz2": _BZIP2_RATIO}.get(encoding, _TEXT_RATIO)
+    skips = {"byte skip", "byteskip", "line skip", "lineskip"} & set(entries)
+    return ImageHeader(
+        entries=entries,
+        data_file=_data_file(path, name) if name else path,
+        offset=end.end() if end and not name else 0,
+        ratio=GZIP_RATIO if packed else ratio,
+        packed=packed and not skips,
+    )
+
+
+def _nifti_header(path: Path) -> ImageHeader:
+    """Offset of the voxels of a NIfTI-1 or NIfTI-2 file, or the .img file of a pair."""
+    with path.open("rb") as stream:
+        head = stream.read(544)
+    second = head[4:8] in (b"n+2\0", b"ni2\0")
+    if len(head) < (544 if second else 348):
+        raise DataFormatError(f"{path.name}: the NIfTI header is cut short ({len(head)} bytes). Copy it again.")
+    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
+    offset = struct.unpack_from(order + ("q" if second else "f"), head, 168 if second else 108)[0]
+    single = head[4:8] == b"n+2\0" or head[344:348] == b"n+1\0"
+    if not single:
+        return ImageHeader(entries={}, data_file=existing_file(path.with_suffix(".img")))
+    if not 0 <= offset <= path.stat().st_size:
+        raise DataFormatError(
+            f"{path.name}: the voxels should begin at byte {offset:g} of {path.stat().st_size}. The header is "
+            "wrong or the file truncated. Export or copy it again."
+        )
+    return ImageHeader(entries={}, data_file=path, offset=int(offset))
+
+
+def _data_file(path: Path, name: str) -> Path:
+    """The one file beside the header that holds the voxels."""
+    if name.upper().startswith("LIST") or "%" in name:
+        raise InputError(
+            f"{path.name} spreads its voxels over several files ({name}). Only one data file is understood. "
+            "Export it as one file."
+        )
+    target = path.parent / name
+    if not name or not target.is_file():
+        raise InputError(
+            f"{path.name} names the data file {name!r}, which is not beside it. The voxels are missing. "
+            "Copy both files together."
+        )
+    return target

@@ -7,6 +7,7 @@ from dosemover.comparison.dvh import STRUCTURES
 from dosemover.comparison.gamma import GAMMA
 from dosemover.comparison.registry import Family
 from dosemover.comparison.space import SPACE
+from dosemover.comparison.transport import TRANSPORT
 
-FAMILIES: tuple[Family, ...] = (*AMOUNTS, GAMMA, *SPACE, *STRUCTURES)
+FAMILIES: tuple[Family, ...] = (*AMOUNTS, GAMMA, *SPACE, *TRANSPORT, *STRUCTURES)
 """Metric families by theme: amounts, space, transport, moments, structures."""

@@ -69,13 +69,12 @@ def with_significance(
             reference=reference, evaluated=evaluated, model=model, draws=draws, rng=rng
         )
         floors = _collect(context, todo, wanted, pairs, draws)
-    directions = {key: family.direction(key) for family in todo for key in wanted[family.name]}
-    return {
-        key: _judged(
-            result, floors.get(key), permuted.get(key) if permuted else None, directions.get(key), method
-        )
-        for key, result in results.items()
-    }
+    judged = dict(results)
+    for family in todo:
+        for key in wanted[family.name]:
+            null_values = None if permuted is None else permuted.get(key)
+            judged[key] = _judged(results[key], floors.get(key), null_values, family.direction(key), method)
+    return judged
 
 
 def _collect(
@@ -114,11 +113,11 @@ def _judged(
     result: MetricResult,
     floors: list[float] | None,
     permuted: list[float] | None,
-    direction: Direction | None,
+    direction: Direction,
     method: str,
 ) -> MetricResult:
     """One result with its floor and significance, as far as they could be found."""
-    if result.value is None or floors is None or direction is None:
+    if result.value is None or floors is None:
         return result
     try:
         found = significance(

@@ -1,0 +1,139 @@
+"""Optimal transport in a comparison: values, certified intervals, parts and maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from dosemover import transport
+from dosemover.comparison.context import ComparisonContext
+from dosemover.comparison.registry import Family, fixed_keys
+from dosemover.comparison.result import FieldMap, MetricResult
+from dosemover.transport import TransportResult
+
+_DMD_PARTS = {
+    "dmd_moved_mm": "mm",
+    "dmd_changed_percent": "%",
+    "dmd_residual_max_percent": "%",
+    "dmd_residual_p99_percent": "%",
+}
+_KR_PARTS = {"kr_moved_mm": "mm", "kr_gained_percent": "%", "kr_lost_percent": "%"}
+
+_MAPS = {
+    "displacement_mm": ("mm", "displacement v"),
+    "change_percent": ("%", "change c"),
+    "index_mm": ("mm", "index sqrt(|v|² + (L c)²)"),
+    "residual_gy": ("Gy", "residual after the motion"),
+    "gain_loss_gy": ("Gy", "gained (+) or lost (-)"),
+    "flow_mm": ("mm", "flow of dose over the reference maximum"),
+}
+"""Unit and label of the fields that a solver may return."""
+
+
+def _result(key: str, found: TransportResult, *, certified: bool = True) -> MetricResult:
+    """A solver's distance as a metric; bounds only where they are bounds on the value itself."""
+    return MetricResult(
+        key=key,
+        value=found.value,
+        unit="mm",
+        lower=found.lower if certified else None,
+        upper=found.upper if certified else None,
+        settings=dict(found.settings),
+        status=found.status,
+    )
+
+
+def _maps(context: ComparisonContext, found: TransportResult, names: dict[str, str]) -> None:
+    """Fields of a solver into the comparison's maps, under the comparison's names."""
+    for field, name in names.items():
+        if field in found.fields:
+            unit, label = _MAPS[field]
+            values = np.asarray(found.fields[field], dtype=np.float32)
+            context.maps[name] = FieldMap(values=values, grid=found.grid, unit=unit, label=label)
+
+
+def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
+    """The Dose Mover's Distance, its parts and its fields."""
+    settings = context.settings
+    shared: dict[str, Any] = {
+        "reference": context.reference,
+        "evaluated": context.evaluated,
+        "ambient_dose_percent": settings.ambient_dose_percent,
+    }
+    found = transport.dose_movers_distance(
+        **shared,
+        exchange_mm_per_percent=settings.exchange_mm_per_percent,
+        bounds=not context.values_only,
+        fields=not context.values_only,
+        progress=context.progress,
+    )
+    yield _result("dmd_mm", found)
+    for key, unit in _DMD_PARTS.items():
+        if key in found.parts:
+            yield MetricResult(key=key, value=found.parts[key], unit=unit, status=found.status)
+    if context.values_only:
+        return
+    names = {"index_mm": "dmd_index_mm", "residual_gy": "dmd_residual_gy"}
+    _maps(context, found, {name: names.get(name, name) for name in _MAPS})
+    if settings.profile:
+        context.profiles["dmd_mm"] = transport.dose_mover_profile(**shared)
+
+
+def _flat_norm(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
+    """The flat norm, its parts, its flow and its gain/loss map."""
+    shared: dict[str, Any] = {"reference": context.reference, "evaluated": context.evaluated}
+    found = transport.flat_norm(**shared, reach_mm=context.settings.reach_mm, progress=context.progress)
+    yield _result("kr_mm", found)
+    for key, unit in _KR_PARTS.items():
+        yield MetricResult(key=key, value=found.parts[key], unit=unit, status=found.status)
+    if context.values_only:
+        return
+    _maps(context, found, {name: name for name in ("gain_loss_gy", "flow_mm")})
+    if context.settings.profile:
+        context.profiles["kr_mm"] = transport.flat_norm_profile(**shared)
+
+
+def _plain(name: str, key: str, *, certified: bool = True) -> Callable[..., Iterator[MetricResult]]:
+    """Family function of a solver that needs nothing but the two maps."""
+
+    def compute(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
+        solver = getattr(transport, name)
+        found = solver(reference=context.reference, evaluated=context.evaluated)
+        yield _result(key, found, certified=certified)
+
+    return compute
+
+
+def _balanced(name: str, key: str, *, certified: bool = True, default: str = "none") -> Family:
+    """Family of one balanced distance."""
+    return Family(
+        name=key.removesuffix("_mm"),
+        keys=fixed_keys(**{key: "mm"}),
+        compute=_plain(name, key, certified=certified),
+        default=default,
+    )
+
+
+DOSE_MOVER = Family(
+    name="dmd",
+    keys=fixed_keys(dmd_mm="mm", **_DMD_PARTS),
+    compute=_dose_mover,
+    default="all",
+)
+FLAT_NORM = Family(name="kr", keys=fixed_keys(kr_mm="mm", **_KR_PARTS), compute=_flat_norm)
+
+TRANSPORT = (
+    DOSE_MOVER,
+    FLAT_NORM,
+    _balanced("wasserstein_1", "w1_mm"),
+    _balanced("wasserstein_2", "w2_mm"),
+    _balanced("sliced_w1", "sliced_w1_mm"),
+    _balanced("sliced_w2", "sliced_w2_mm", default="all"),
+    _balanced("axis_w1", "axis_w1_mm"),
+    _balanced("axis_w2", "axis_w2_mm", default="all"),
+    _balanced("sobolev_w2", "sobolev_w2_mm"),
+    _balanced("sinkhorn_divergence", "sinkhorn_divergence_mm"),
+    _balanced("emd", "emd_mm", certified=False),
+)

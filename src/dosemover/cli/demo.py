@@ -14,8 +14,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "demo",
         help="the embedded example, compared, with its report",
-        description="Compare the embedded example: a simulated field against itself moved by 1 mm, 2 %% "
-        "lower in output and with a small hot spot. Gamma 3 %%/3 mm hardly notices; optimal transport does.",
+        description="Compare the embedded example: a simulated field against itself moved by 1 mm, 2 % "
+        "lower in output and with a small hot spot. Gamma 3 %/3 mm hardly notices; optimal transport does.",
     )
     parser.add_argument(
         "-o", "--output", default="dosemover-demo", metavar="DIR", help="directory (default: %(default)s)"

@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="dosemover",
-        description="Compare radiotherapy dose maps: how far, in mm, the dose moved, and by how much, in %%, "
+        description="Compare radiotherapy dose maps: how far, in mm, the dose moved, and by how much, in %, "
         "it changed, beside every classical metric. A research tool, not a medical device.",
         epilog="exit codes: 0 done, 1 outside a limit that was asked for, 2 bad input or usage, "
         "3 not converged",

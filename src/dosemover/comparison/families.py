@@ -5,9 +5,10 @@ from __future__ import annotations
 from dosemover.comparison.amounts import AMOUNTS
 from dosemover.comparison.dvh import STRUCTURES
 from dosemover.comparison.gamma import GAMMA
+from dosemover.comparison.moments import MOMENTS
 from dosemover.comparison.registry import Family
 from dosemover.comparison.space import SPACE
 from dosemover.comparison.transport import TRANSPORT
 
-FAMILIES: tuple[Family, ...] = (*AMOUNTS, GAMMA, *SPACE, *TRANSPORT, *STRUCTURES)
+FAMILIES: tuple[Family, ...] = (*AMOUNTS, GAMMA, *SPACE, *TRANSPORT, *MOMENTS, *STRUCTURES)
 """Metric families by theme: amounts, space, transport, moments, structures."""

@@ -1,0 +1,216 @@
+"""The comparison layer: selection, statuses, scaling, JSON, floors."""
+
+import json
+
+import numpy as np
+import pytest
+
+import dosemover as dm
+from dosemover.comparison import families
+from dosemover.comparison.registry import Family, fixed_keys, run, select
+from dosemover.comparison.result import MetricResult
+from dosemover.comparison.settings import CompareSettings
+from dosemover.errors import InputError, UnitError
+from dosemover.grid import Grid
+
+GRID = Grid.regular(shape=(10, 12, 14), spacing_mm=(2.0, 2.0, 2.5))
+
+
+def field(scale=1.0, shift=0.0, seed=None, noise=0.0, **fields):
+    z, y, x = np.meshgrid(*GRID.centers_mm, indexing="ij")
+    dose = 2.0 * scale * np.exp(-(((x - 13 - shift) / 7) ** 2 + ((y - 11) / 7) ** 2 + ((z - 11) / 9) ** 2))
+    if seed is not None:
+        sigma = noise * np.sqrt(dose * dose.max())
+        dose = np.maximum(dose + sigma * np.random.default_rng(seed).standard_normal(dose.shape), 0)
+        fields["uncertainty_gy"] = sigma
+    return dm.DoseMap(dose_gy=dose, grid=GRID, **fields)
+
+
+AMOUNTS = ["mass", "differences", "dose_difference"]
+
+
+def test_output_change_reads_as_itself():
+    result = dm.compare(field(), field(1.03), metrics=AMOUNTS)
+    assert result.metrics["mass_ratio"].value == pytest.approx(1.03)
+    assert result.metrics["max_difference_gy"].value == pytest.approx(0.03 * field().max_gy)
+    assert result.metrics["dose_difference_passing_2_percent"].value < 100
+
+
+def test_arrays_need_a_spacing():
+    with pytest.raises(InputError, match="without a voxel size"):
+        dm.compare(np.ones((2, 2, 2)), np.ones((2, 2, 2)))
+
+
+def test_something_else_is_no_map():
+    with pytest.raises(InputError, match="must be a path, a DoseMap or a numeric array"):
+        dm.compare(object(), field())
+
+
+def test_an_empty_map_is_refused():
+    empty = dm.DoseMap(dose_gy=np.zeros(GRID.shape), grid=GRID)
+    with pytest.raises(InputError, match="holds no dose"):
+        dm.compare(field(), empty)
+
+
+def test_a_relative_map_is_refused():
+    with pytest.raises(UnitError, match="relative dose"):
+        dm.compare(field(), field(unit="relative"))
+
+
+def test_matching_the_integral_undoes_a_scale():
+    result = dm.compare(field(), field(0.25), scale="match-integral", metrics=AMOUNTS)
+    assert result.settings["scale_factor"] == pytest.approx(4.0)
+    assert result.metrics["mae_gy"].value == pytest.approx(0.0, abs=1e-12)
+
+
+def test_matching_the_prescription_undoes_a_scale():
+    result = dm.compare(field(), field(0.5), scale="match-prescription", prescription_gy=1.5, metrics=AMOUNTS)
+    assert result.settings["scale_factor"] == pytest.approx(2.0)
+
+
+def test_matching_an_unreached_prescription_is_refused():
+    with pytest.raises(InputError, match="no voxel of the reference reaches"):
+        dm.compare(field(), field(), scale="match-prescription", prescription_gy=50.0)
+
+
+def test_integrals_that_differ_by_more_than_two_warn():
+    result = dm.compare(field(), field(0.4), metrics=["mass"])
+    assert any("--scale" in warning for warning in result.warnings)
+
+
+def test_dose_outside_the_other_grid_is_told():
+    cut = dm.DoseMap(
+        dose_gy=field().dose_gy[:, :, 5:], grid=GRID.crop((slice(0, 10), slice(0, 12), slice(5, 14)))
+    )
+    result = dm.compare(field(), cut, metrics=["mass"])
+    assert any("lies outside the other map's grid" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"gamma": ((3, 0),)}, "gamma distance criterion"),
+        ({"normalization": "none"}, "`normalization` must be"),
+        ({"gamma_interpolant": "cubic"}, "`gamma_interpolant` must be"),
+        ({"dose_threshold_percent": 100}, "`dose_threshold_percent` must lie"),
+        ({"prescription_gy": -1}, "`prescription_gy` must be positive"),
+        ({"scale": "match-maximum"}, "`scale` must be a factor"),
+        ({"scale": "match-prescription"}, "needs the prescription"),
+        ({"scale": -1.0}, "`scale` must be positive"),
+        ({"exchange_mm_per_percent": 0}, "`exchange_mm_per_percent` must be positive"),
+        ({"reach_mm": -3}, "`reach_mm` must be positive"),
+        ({"ambient_dose_percent": -1}, "`ambient_dose_percent` must be"),
+        ({"null": -1}, "`null` must be"),
+        ({"metrics": "gama"}, "Did you mean gamma"),
+    ],
+)
+def test_settings_without_meaning_are_refused(setting, message):
+    with pytest.raises(InputError, match=message):
+        dm.compare(field(), field(), **setting)
+
+
+def test_every_key_belongs_to_one_family():
+    settings = CompareSettings(normalization="both")
+    keys = [key for family in families.FAMILIES for key in family.keys(settings)]
+    assert len(keys) == len(set(keys))
+    assert set(select(families.FAMILIES, CompareSettings(metrics=("all",)))) == {
+        family.name for family in families.FAMILIES
+    }
+
+
+def test_a_family_that_fails_leaves_a_status_and_the_others():
+    def fails(context, wanted):
+        raise InputError("no dose here")
+        yield
+
+    family = Family(name="x", keys=fixed_keys(one="mm", two=""), compute=fails)
+    results = run(family, None_context(), frozenset({"one", "two"}))
+    assert [(r.value, r.status) for r in results] == [(None, "no dose here")] * 2
+
+
+def None_context():  # noqa: N802 - a stand-in with settings only
+    class Context:
+        settings = CompareSettings()
+
+    return Context()
+
+
+def test_json_follows_the_contract():
+    result = dm.compare(field(), field(1.01), metrics=AMOUNTS)
+    written = json.loads(result.to_json())
+    assert written["schema"] == "dosemover.compare/1"
+    for side in ("reference", "evaluated"):
+        assert set(written[side]) == {
+            "file",
+            "format",
+            "shape",
+            "spacing_mm",
+            "origin_mm",
+            "max_gy",
+            "integral_gy_mm3",
+        }
+    fields = {
+        "value",
+        "unit",
+        "lower",
+        "upper",
+        "floor",
+        "floor_sd",
+        "z",
+        "p",
+        "seconds",
+        "settings",
+        "status",
+    }
+    assert all(set(metric) == fields for metric in written["metrics"].values())
+    assert written["provenance"]["version"] == dm.__version__
+    assert written["settings"]["gamma"] == [[3.0, 3.0], [2.0, 2.0]]
+
+
+def test_not_a_number_becomes_null_in_json():
+    metric = MetricResult(key="x", value=float("nan"))
+    result = dm.ComparisonResult(reference=field(), evaluated=field(), metrics={"x": metric})
+    assert json.loads(result.to_json())["metrics"]["x"]["value"] is None
+
+
+def test_identifiers_stay_inside_unless_asked_for():
+    named = field(identifiers={"PatientName": "Doe^Jane"})
+    assert "Doe" not in dm.compare(named, named, metrics=["mass"]).to_json()
+    assert "Doe" in dm.compare(named, named, metrics=["mass"], identifiers=True).to_json()
+
+
+def test_noise_alone_is_not_significant_and_a_change_is():
+    one, two = field(seed=1, noise=0.03), field(seed=2, noise=0.03)
+    changed = field(1.05, seed=3, noise=0.03)
+    null = dm.compare(one, two, metrics=["mass", "rmse_gy"], null=39)
+    real = dm.compare(one, changed, metrics=["mass", "rmse_gy"], null=39)
+    assert null.metrics["mass_ratio"].p > 0.05
+    assert real.metrics["mass_ratio"].p == pytest.approx(1 / 40)
+    assert real.metrics["mass_ratio"].z > 5
+    assert real.metrics["rmse_gy"].value > real.metrics["rmse_gy"].floor
+
+
+def test_batches_give_exact_significance():
+    rng = np.random.default_rng(5)
+    base = field().dose_gy
+
+    def batches(scale):
+        drawn = np.maximum(scale * base + 0.1 * rng.standard_normal((10, *base.shape)), 0)
+        return dm.DoseMap.from_batches(drawn, GRID)
+
+    result = dm.compare(batches(1.0), batches(1.05), metrics=["mass"], null=39)
+    metric = result.metrics["mass_ratio"]
+    assert metric.p == pytest.approx(1 / 40)
+    assert "exact p by relabelling batches" in metric.settings["significance"]
+
+
+def test_the_same_seed_gives_the_same_floors():
+    one, two = field(seed=1, noise=0.03), field(seed=2, noise=0.03)
+    runs = [dm.compare(one, two, metrics=["rmse_gy"], null=9, seed=4).metrics["rmse_gy"] for _ in range(2)]
+    assert runs[0].floor == runs[1].floor
+
+
+def test_without_uncertainty_there_is_no_floor():
+    metric = dm.compare(field(), field(1.1), metrics=["rmse_gy"]).metrics["rmse_gy"]
+    assert metric.floor is None
+    assert metric.p is None

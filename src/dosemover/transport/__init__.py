@@ -13,6 +13,7 @@ _EXPORTS = {
     "emd": "dosemover.transport.exact",
     "emd_points": "dosemover.transport.exact",
     "measure_pair": "dosemover.transport.measure",
+    "sinkhorn_divergence": "dosemover.transport.sinkhorn",
     "sliced_w1": "dosemover.transport.sliced",
     "sliced_w2": "dosemover.transport.sliced",
 }

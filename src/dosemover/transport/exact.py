@@ -93,7 +93,8 @@ def _spread_mm(density: NDArray[Any], fine: Grid, coarse: Grid) -> float:
     total = 0.0
     mass = density * fine.voxel_volume_mm3
     for axis in range(3):
-        centers, blocks = fine.centers_mm[axis], coarse.edges_mm[axis]
+        edges, blocks = fine.edges_mm[axis], coarse.edges_mm[axis]
+        centers = (edges[1:] + edges[:-1]) / 2
         block = np.clip(np.searchsorted(blocks, centers, side="right") - 1, 0, blocks.size - 2)
         offset = centers - (blocks[block] + blocks[block + 1]) / 2
         squared = offset**2 + fine.widths_mm[axis] ** 2 / 12

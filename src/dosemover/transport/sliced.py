@@ -14,6 +14,7 @@ from dosemover.transport.axis import axis_marginal
 from dosemover.transport.line import line_w1, line_w2_squared
 from dosemover.transport.measure import MeasurePair, Weight, measure_pair
 from dosemover.transport.result import TransportResult
+from dosemover.transport.slabs import each_slab
 
 _KNOTS_PER_VOXEL = 4
 _KNOTS = (512, 4096)
@@ -99,14 +100,15 @@ def _projections(pair: MeasurePair, directions: _Directions) -> Any:
         step = (high - low) / (n - 2)
         layers = [np.empty((2, z.size - 1, n)) for _ in maps]
         for density, (g, h) in zip(maps, layers, strict=True):
-            project_layers(density, y, x, c, s, low - step / 2, step, g, h)
+            each_slab(project_layers, len(g), density.size, density, y, x, c, s, low - step / 2, step, g, h)
         for cos_theta, weight in zip(directions.cos_theta, directions.weight, strict=True):
             sin_theta = float(np.sqrt(1 - cos_theta * cos_theta))
             t0, t1 = _range(box, np.array([sin_theta * c, sin_theta * s, cos_theta]))
             t = np.linspace(t0, t1, _n_knots(t0, t1, finest))
             cdfs = np.empty((2, t.size))
             for (g, h), cdf in zip(layers, cdfs, strict=True):
-                tilt_layers(g, h, z, low - step / 2, step, float(cos_theta), sin_theta, t, cdf)
+                knots = (low - step / 2, step)
+                each_slab(tilt_layers, t.size, g.size, g, h, z, *knots, float(cos_theta), sin_theta, t, cdf)
             cdfs /= cdfs[:, -1:]
             np.maximum.accumulate(np.clip(cdfs, 0.0, 1.0, out=cdfs), axis=1, out=cdfs)
             yield float(weight), t, cdfs[0], cdfs[1]

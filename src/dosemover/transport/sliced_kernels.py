@@ -1,9 +1,9 @@
-"""Numba loops of the sliced distances: exact projections of piecewise-constant maps."""
+"""Loops of the sliced distances: exact projections of maps; every kernel owns rows low to high."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 
 @njit(cache=True, error_model="numpy")
@@ -34,15 +34,17 @@ def _deposit(moments, position, d):
     moments[cell + 1, 3] += d * q * q * q
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
-def project_layers(density, y, x, cos_phi, sin_phi, start, step, g, h):
-    """Project every z layer on the direction (cos_phi, sin_phi) of the (x, y) plane.
+@njit(cache=True, error_model="numpy", nogil=True)
+def project_layers(low, high, density, y, x, cos_phi, sin_phi, start, step, g, h):
+    """Project z layers on the direction (cos_phi, sin_phi) of the (x, y) plane.
 
     The mass of a box below s is the mixed second difference over its corners of (s - s_corner)_+^2 /
     (2 cos_phi sin_phi); along an axis, the first difference of (s - s_corner)_+.
 
     Parameters
     ----------
+    low, high : int
+        Layers to work on.
     density : float64[nz, ny, nx]
     y, x : float64[ny + 1], float64[nx + 1]
         Voxel boundaries [mm].
@@ -53,9 +55,9 @@ def project_layers(density, y, x, cos_phi, sin_phi, start, step, g, h):
     g, h : float64[nz, n]
         Out: per layer the mass below each knot over the layer's thickness, and its integral over s.
     """
-    nz, ny, nx = density.shape
+    _, ny, nx = density.shape
     n = g.shape[1]
-    for k in prange(nz):
+    for k in range(low, high):
         moments = np.zeros((n, 4))
         if cos_phi == 0.0 or sin_phi == 0.0:
             degree = 2
@@ -96,8 +98,8 @@ def project_layers(density, y, x, cos_phi, sin_phi, start, step, g, h):
             h[k, i] *= scale * step / degree
 
 
-@njit(cache=True, error_model="numpy", parallel=True)
-def tilt_layers(g, h, z, start, step, cos_theta, sin_theta, t, cdf):
+@njit(cache=True, error_model="numpy", nogil=True)
+def tilt_layers(low, high, g, h, z, start, step, cos_theta, sin_theta, t, cdf):
     """Distribution function of the projection on a direction tilted out of the (x, y) plane.
 
     F(t) = sum over layers of the integral over z of G_k((t - z cos_theta) / sin_theta), by differences
@@ -105,6 +107,8 @@ def tilt_layers(g, h, z, start, step, cos_theta, sin_theta, t, cdf):
 
     Parameters
     ----------
+    low, high : int
+        Entries of t to work on.
     g, h : float64[nz, n]
         Of `project_layers`, knots from ``start`` in steps of ``step``.
     z : float64[nz + 1]
@@ -117,7 +121,7 @@ def tilt_layers(g, h, z, start, step, cos_theta, sin_theta, t, cdf):
         Out: the mass below each t.
     """
     nz, n = g.shape
-    for i in prange(t.size):
+    for i in range(low, high):
         total = 0.0
         for k in range(nz):
             last = 0.0
@@ -138,7 +142,9 @@ def tilt_layers(g, h, z, start, step, cos_theta, sin_theta, t, cdf):
                         + u * u * ((1.0 + 2.0 * v) * h[k, cell + 1] - v * step * g[k, cell + 1])
                     )  # fmt: skip
                     w = (h[k, cell + 1] - h[k, cell]) / step
-                    slope = v * (v - 2.0 * u) * g[k, cell] + u * (u - 2.0 * v) * g[k, cell + 1] + 6.0 * u * v * w
+                    slope = (
+                        v * (v - 2.0 * u) * g[k, cell] + u * (u - 2.0 * v) * g[k, cell + 1] + 6.0 * u * v * w
+                    )
                 if cos_theta == 0.0:
                     last = -slope * (z[k + 1] - z[k])
                     break

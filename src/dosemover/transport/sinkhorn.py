@@ -1,0 +1,323 @@
+"""Sinkhorn divergence on voxel grids: blurred optimal transport without the blur's bias."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
+
+from dosemover._runtime import Progress, no_progress
+from dosemover.dose import DoseMap
+from dosemover.errors import InputError
+from dosemover.grid import Grid
+from dosemover.transport.log_convolution import Centers, soft_minimum, workers
+from dosemover.transport.measure import MeasurePair, Weight, measure_pair
+from dosemover.transport.result import TransportResult
+
+_SCALING = 0.9
+"""Factor from one blur to the next on the way down."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Level:
+    """Both measures as atoms at the centres of a grid's voxels, masses in units of the reference's."""
+
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    centers: Centers
+    log_a: NDArray[np.float64] = field(init=False)
+    log_b: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        with np.errstate(divide="ignore"):
+            self.log_a, self.log_b = np.log(self.a), np.log(self.b)
+
+
+@dataclass(kw_only=True, eq=False)
+class _Potentials:
+    """Potentials [mm^2] at cost |x-y|^2 / 2: of a against b, b against a, a and b against themselves."""
+
+    ab: NDArray[np.float64]
+    ba: NDArray[np.float64]
+    aa: NDArray[np.float64]
+    bb: NDArray[np.float64]
+
+
+def _middles(grid: Grid) -> Centers:
+    """Middles of the voxels (z, y, x) [mm]."""
+    z, y, x = ((e[1:] + e[:-1]) / 2 for e in grid.edges_mm)
+    return z, y, x
+
+
+def _shared(points: NDArray[Any], nodes: NDArray[Any]) -> csr_array:
+    """Linear sharing of masses at ``points`` between the nodes beside them: total and mean are kept."""
+    high = np.clip(np.searchsorted(nodes, points, side="right"), 1, nodes.size - 1)
+    weight = (points - nodes[high - 1]) / (nodes[high] - nodes[high - 1])
+    columns = np.arange(points.size)
+    entries = (np.concatenate([high - 1, high]), np.concatenate([columns, columns]))
+    return csr_array((np.concatenate([1 - weight, weight]), entries), shape=(nodes.size, points.size))
+
+
+def _level(a: NDArray[Any], b: NDArray[Any], grid: Grid, width: float) -> _Level:
+    """Atoms at the voxels' middles, or shared between nodes ``width`` apart where that is fewer."""
+    centers = []
+    for axis, middles in enumerate(_middles(grid)):
+        nodes = middles
+        n = int(np.ceil((middles[-1] - middles[0]) / width)) + 1
+        if n < middles.size and n > 1:
+            nodes = np.linspace(middles[0], middles[-1], n)
+            matrix = _shared(middles, nodes)
+            a, b = (_along(matrix, m, axis) for m in (a, b))
+        centers.append(nodes)
+    return _Level(a=a, b=b, centers=(centers[0], centers[1], centers[2]))
+
+
+def _along(matrix: csr_array, values: NDArray[Any], axis: int) -> NDArray[np.float64]:
+    """Apply a sparse matrix along one axis."""
+    moved = np.moveaxis(values, axis, 0)
+    product = matrix @ moved.reshape(moved.shape[0], -1)
+    return np.ascontiguousarray(np.moveaxis(product.reshape(-1, *moved.shape[1:]), 0, axis))
+
+
+class _Solver:
+    """Averaged Sinkhorn iterations on all four potentials at once."""
+
+    def __init__(self, reach: float | None, pool: ThreadPoolExecutor) -> None:
+        self.reach = reach
+        self.pool = pool
+
+    def step(self, p: _Potentials, level: _Level, outputs: Centers, sigma: float) -> _Potentials:
+        """New potentials at ``outputs`` from those on the level's nodes."""
+        damping = 1.0 if self.reach is None else 1.0 / (1.0 + (sigma / self.reach) ** 2)
+
+        def update(potential: NDArray[Any], log_mass: NDArray[Any]) -> NDArray[Any]:
+            exponents = potential / sigma**2 + log_mass
+            return damping * soft_minimum(
+                exponents, outputs=outputs, sources=level.centers, sigma=sigma, pool=self.pool
+            )
+
+        return _Potentials(
+            ab=update(p.ba, level.log_b),
+            ba=update(p.ab, level.log_a),
+            aa=update(p.aa, level.log_a),
+            bb=update(p.bb, level.log_b),
+        )
+
+    def divergence(self, p: _Potentials, level: _Level, sigma: float) -> float:
+        """S at cost |x-y|^2 / 2 [mm^2], from the potentials."""
+        a, b = level.a, level.b
+        if self.reach is None:
+            return float(np.sum(a * (p.ab - p.aa)) + np.sum(b * (p.ba - p.bb)))
+        rho = self.reach**2
+        change_a = np.exp(-p.aa / rho) * -np.expm1((p.aa - p.ab) / rho)
+        change_b = np.exp(-p.bb / rho) * -np.expm1((p.bb - p.ba) / rho)
+        return (rho + sigma**2 / 2) * float(np.sum(a * change_a) + np.sum(b * change_b))
+
+
+def _average(p: _Potentials, q: _Potentials) -> _Potentials:
+    """Mean of old and new potentials."""
+    return _Potentials(ab=(p.ab + q.ab) / 2, ba=(p.ba + q.ba) / 2, aa=(p.aa + q.aa) / 2, bb=(p.bb + q.bb) / 2)
+
+
+def _blurs(blur: float, extent: float) -> list[float]:
+    """Blurs from the extent of the maps down to ``blur``."""
+    n = max(0, int(np.ceil(np.log(extent / blur) / -np.log(_SCALING))))
+    return [blur * _SCALING**-k for k in range(n, 0, -1)] + [blur]
+
+
+def _rest(values: list[float]) -> float:
+    """What an infinite number of further steps would add, from the last three values, geometrically."""
+    if len(values) < 3:
+        return np.inf
+    first, second = values[-2] - values[-3], values[-1] - values[-2]
+    ratio = abs(second / first) if first != 0 else 0.0
+    return abs(second) * max(1.0, ratio / (1 - ratio)) if ratio < 1 else np.inf
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Outcome:
+    """Potentials at the last blur and how the iteration ended."""
+
+    potentials: _Potentials
+    divergence: float
+    n_iterations: int
+    rest: float
+    converged: bool
+
+
+def _solve(
+    pair: MeasurePair,
+    outputs: Centers,
+    *,
+    pool: ThreadPoolExecutor,
+    blur: float,
+    reach: float | None,
+    tolerance: float,
+    max_iterations: int,
+    progress: Progress,
+) -> _Outcome:
+    """Anneal the blur on ever finer nodes, then iterate at the last one until the divergence stands."""
+    a, b = pair.a * pair.grid.voxel_volume_mm3, pair.b * pair.grid.voxel_volume_mm3
+    extent = float(np.sqrt(sum((e[-1] - e[0]) ** 2 for e in pair.grid.edges_mm)))
+    blurs = _blurs(blur, extent)
+    level = _level(a, b, pair.grid, blurs[0] / 2)
+    solver = _Solver(reach, pool)
+    zeros = np.zeros(level.a.shape)
+    p = solver.step(_Potentials(ab=zeros, ba=zeros, aa=zeros, bb=zeros), level, level.centers, blurs[0])
+    for i, sigma in enumerate(blurs[:-1]):
+        p = _average(p, solver.step(p, level, level.centers, sigma))
+        finer = _level(a, b, pair.grid, blurs[i + 1] / 2)
+        if finer.a.shape != level.a.shape:
+            p = solver.step(p, level, finer.centers, sigma)
+            level = finer
+        progress("Sinkhorn divergence", i / len(blurs) / 2)
+    values, converged = [], False
+    while len(values) < max_iterations and not converged:
+        p = _average(p, solver.step(p, level, level.centers, blur))
+        values.append(solver.divergence(p, level, blur))
+        converged = _rest(values) <= tolerance * abs(values[-1]) + 1e-12 * extent**2
+        progress("Sinkhorn divergence", 0.5 + len(values) / max_iterations / 2)
+    return _Outcome(
+        potentials=solver.step(p, level, outputs, blur),
+        divergence=values[-1],
+        n_iterations=len(blurs) - 1 + len(values),
+        rest=_rest(values),
+        converged=converged,
+    )
+
+
+def _gradient(p: _Potentials, pair: MeasurePair, reach: float | None, blur: float) -> NDArray[np.float64]:
+    """Derivative of 2 S with respect to the evaluated mass of each voxel [mm^2 per unit of mass]."""
+    if reach is None:
+        potential = 2 * (p.ba - p.bb)
+        volume = pair.grid.voxel_volume_mm3
+        mean = float(np.sum(potential * pair.b * volume)) / pair.evaluated_mass
+        return (potential - mean) / pair.evaluated_mass
+    rho = reach**2
+    change = np.exp(-p.bb / rho) * -np.expm1((p.bb - p.ba) / rho)
+    return 2 * (rho + blur**2 / 2) * change / pair.reference_mass
+
+
+def sinkhorn_divergence(
+    *,
+    reference: DoseMap,
+    evaluated: DoseMap,
+    mask: ArrayLike | None = None,
+    weight: Weight = "dose",
+    blur_mm: float = 5.0,
+    reach_mm: float | None = None,
+    tolerance: float = 1e-3,
+    max_iterations: int = 100,
+    progress: Progress = no_progress,
+) -> TransportResult:
+    r"""Root of the Sinkhorn divergence between two dose maps: W_2 seen at the scale of a blur.
+
+    ``OT(a, b) = min over plans P of sum P |x-y|^2 + 2 blur^2 KL(P | a b)`` for the normalised maps, and
+    ``value^2 = OT(a, b) - OT(a, a) / 2 - OT(b, b) / 2``.
+
+    Parameters
+    ----------
+    reference, evaluated : DoseMap
+    mask : array_like of bool or fraction, shape reference.grid.shape, optional
+        Doses outside it are set to 0.
+    weight : {"dose", "energy"}
+        "energy" multiplies by the reference's density map.
+    blur_mm : float
+        Standard deviation of the kernel [mm]. Details finer than this are not seen; below half a voxel
+        the atoms at the voxel centres show, and ``status`` says so.
+    reach_mm : float, optional
+        Unbalanced: the masses keep their amounts, in units of the reference's, and the marginals are
+        enforced by ``2 reach^2 KL`` instead of exactly (rho = reach^2 at cost |x-y|^2 / 2, as in GeomLoss;
+        not the reach of the flat norm). None for the balanced divergence.
+    tolerance : float
+        Relative error of value^2 at which the iteration stops, by geometric extrapolation.
+    max_iterations : int
+        At the last blur.
+    progress : callable
+
+    Returns
+    -------
+    TransportResult
+        Value [mm]; ``fields["gradient_mm2_per_gy"]`` is the derivative of value^2 with respect to the
+        evaluated dose of each voxel (envelope theorem). No bounds are certified.
+
+    Raises
+    ------
+    InputError
+        Where the blur, the reach or the tolerance is not positive.
+
+    Notes
+    -----
+    *Definition*: atoms at the middles of the voxels; where the blur spans more than two voxels, shared
+    linearly between nodes half a blur apart (total and centre kept). The blur is annealed from the extent of
+    the maps by factors of 0.9, each potential averaged with its update; all in logarithms, block by block, so
+    that no kernel underflows at any blur.
+    *Relations*: a translation by d reads d at every blur. It tends to W_2 (of atoms) as the blur goes to 0
+    and to the distance of the centres of dose as the blur grows. Neither bounds W_2 in general.
+    *Limits*: balanced, blind to scale.
+    *Cost*: about 40 blurs, most on coarse nodes; then each iteration applies 12 matrices along axes,
+    n^(4/3) multiplications each.
+    *Matches*: a dense log-domain solve and POT's unbalanced Sinkhorn on small maps, `test_sinkhorn.py`.
+
+    References
+    ----------
+    Feydy, Sejourne, Vialard, Amari, Trouve & Peyre, Interpolating between optimal transport and MMD using
+    Sinkhorn divergences, 2019; Sejourne, Feydy, Vialard, Trouve & Peyre, Sinkhorn divergences for unbalanced
+    optimal transport, 2019.
+    """
+    for name, number in (("blur_mm", blur_mm), ("reach_mm", reach_mm), ("tolerance", tolerance)):
+        if number is not None and not (np.isfinite(number) and number > 0):
+            raise InputError(
+                f"`{name}` must be positive, got {number}. The divergence is not defined without it. "
+                "Pass a length in mm, such as 5 (a tolerance: 1e-3)."
+            )
+    whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    pair = whole.normalized()
+    if reach_mm is not None:
+        pair = replace(pair, b=pair.b * whole.mass_ratio)
+    with workers() as pool:
+        outcome = _solve(
+            pair,
+            _middles(whole.grid),
+            pool=pool,
+            blur=blur_mm,
+            reach=reach_mm,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            progress=progress,
+        )
+    slope = _gradient(outcome.potentials, whole, reach_mm, blur_mm) * whole.grid.voxel_volume_mm3
+    return TransportResult(
+        value=float(np.sqrt(max(2 * outcome.divergence, 0.0))),
+        lower=None,
+        upper=None,
+        grid=whole.grid,
+        fields={"gradient_mm2_per_gy": slope},
+        settings={
+            "blur_mm": blur_mm,
+            "reach_mm": reach_mm,
+            "tolerance": tolerance,
+            "max_iterations": max_iterations,
+            "mass_ratio": whole.mass_ratio,
+            "rest_mm2": 2 * outcome.rest,
+        },
+        n_iterations=outcome.n_iterations,
+        status=_status(outcome, blur_mm, whole.grid),
+    )
+
+
+def _status(outcome: _Outcome, blur: float, grid: Grid) -> str:
+    """What a reader must know."""
+    notes = []
+    if not outcome.converged:
+        notes.append(
+            f"not converged: value^2 may still change by {2 * outcome.rest:.2g} mm^2; raise `max_iterations`"
+        )
+    widest = max((float(grid.widths_mm[axis].max()) for axis in grid.extended_axes), default=0.0)
+    if blur < widest / 2:
+        notes.append(f"the blur of {blur:g} mm is below half a voxel ({widest:g} mm): atoms show")
+    return "; ".join(notes) or "ok"

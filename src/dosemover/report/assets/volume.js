@@ -1,0 +1,137 @@
+// Volumes as the page holds them: packed by volumes.py, unpacked when first looked at.
+
+const NOT_A_NUMBER = 65535;
+
+function decodeBase64(text) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+// Values of a packed volume: differences of 16-bit codes, low bytes before high bytes, deflated.
+function unpack(packed, n) {
+  const bytes = inflate(decodeBase64(packed.data), 2 * n);
+  const values = new Float32Array(n);
+  for (let i = 0, code = 0; i < n; i++) {
+    code = (code + bytes[i] + 256 * bytes[n + i]) & 0xffff;
+    values[i] = code === NOT_A_NUMBER ? NaN : packed.low + code * packed.step;
+  }
+  return values;
+}
+
+// Voxel boundaries and centres along x, y, z.
+class Axes {
+  constructor(edges) {
+    this.edges = edges;
+    this.n = {};
+    this.centers = {};
+    for (const axis of "xyz") {
+      const e = edges[axis];
+      this.n[axis] = e.length - 1;
+      this.centers[axis] = e.slice(1).map((high, i) => (high + e[i]) / 2);
+    }
+    this.size = this.n.x * this.n.y * this.n.z;
+    this.stride = { x: 1, y: this.n.x, z: this.n.x * this.n.y };
+  }
+
+  // Voxel that holds a position [mm], the nearest one outside.
+  find(axis, mm) {
+    const e = this.edges[axis];
+    let low = 0;
+    let high = this.n[axis];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (e[middle] <= mm) low = middle;
+      else high = middle;
+    }
+    return low;
+  }
+
+  low(axis) { return this.edges[axis][0]; }
+  high(axis) { return this.edges[axis][this.n[axis]]; }
+  extent(axis) { return this.high(axis) - this.low(axis); }
+  index(voxel) { return voxel.x + this.n.x * (voxel.y + this.n.y * voxel.z); }
+}
+
+// A scalar map on the axes of the page.
+class Layer {
+  constructor(packed, axes) {
+    Object.assign(this, { key: packed.key, label: packed.label, unit: packed.unit, kind: packed.kind });
+    Object.assign(this, { limit: packed.limit, clipped: packed.clipped, axes, packed });
+  }
+
+  get values() {
+    if (!this.unpacked) {
+      this.unpacked = unpack(this.packed, this.axes.size);
+      this.packed = { low: this.packed.low, step: this.packed.step };
+    }
+    return this.unpacked;
+  }
+
+  at(voxel) { return this.values[this.axes.index(voxel)]; }
+
+  // Values along one axis through a voxel.
+  line(axis, voxel) {
+    const start = this.axes.index({ ...voxel, [axis]: 0 });
+    const stride = this.axes.stride[axis];
+    return Array.from({ length: this.axes.n[axis] }, (_, i) => this.values[start + i * stride]);
+  }
+
+  // One slice, rows along v and columns along u.
+  slice(u, v, normal, index) {
+    const nu = this.axes.n[u];
+    const nv = this.axes.n[v];
+    const start = index * this.axes.stride[normal];
+    const values = new Float32Array(nu * nv);
+    for (let j = 0, k = 0; j < nv; j++) {
+      for (let i = 0; i < nu; i++, k++) {
+        values[k] = this.values[start + i * this.axes.stride[u] + j * this.axes.stride[v]];
+      }
+    }
+    return values;
+  }
+}
+
+// A vector map on coarser axes of its own: one arrow per voxel.
+class VectorLayer {
+  constructor(packed) {
+    this.label = packed.label;
+    this.unit = packed.unit;
+    this.typical = packed.typical;
+    this.axes = new Axes(packed.edges);
+    this.packed = packed;
+  }
+
+  component(axis) {
+    this.unpacked = this.unpacked || {};
+    this.unpacked[axis] = this.unpacked[axis] || unpack(this.packed[axis], this.axes.size);
+    return this.unpacked[axis];
+  }
+}
+
+// Line segments of a contour at `level` through the values at the voxel centres of a slice.
+function contour(values, xs, ys, level) {
+  const segments = [];
+  const nx = xs.length;
+  for (let j = 0; j + 1 < ys.length; j++) {
+    for (let i = 0; i + 1 < nx; i++) {
+      const k = j * nx + i;
+      const corners = [values[k], values[k + 1], values[k + nx + 1], values[k + nx]];
+      let inside = 0;
+      for (let c = 0; c < 4; c++) if (corners[c] >= level) inside |= 1 << c;
+      if (inside === 0 || inside === 15 || corners.some(Number.isNaN)) continue;
+      const px = [xs[i], xs[i + 1], xs[i + 1], xs[i]];
+      const py = [ys[j], ys[j], ys[j + 1], ys[j + 1]];
+      const crossings = [];
+      for (let c = 0; c < 4; c++) {
+        const d = (c + 1) & 3;
+        if (((inside >> c) & 1) === ((inside >> d) & 1)) continue;
+        const t = (level - corners[c]) / (corners[d] - corners[c]);
+        crossings.push([px[c] + t * (px[d] - px[c]), py[c] + t * (py[d] - py[c])]);
+      }
+      for (let c = 0; c + 1 < crossings.length; c += 2) segments.push([crossings[c], crossings[c + 1]]);
+    }
+  }
+  return segments;
+}

@@ -1,0 +1,102 @@
+"""Numbers and names as the report prints them."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import PureWindowsPath
+from typing import Any
+
+_PATH = re.compile(r"(?<![\w.])(?:~|\.{1,2}|[A-Za-z]:)?[\\/](?:[^\s\\/'\",;:()]+[\\/])*([^\s\\/'\",;:()]+)")
+"""An absolute path, or one that starts with a dot or a tilde, inside running text."""
+
+_RELATIVE_PATH = re.compile(r"(?:[^\\/]+[\\/])+[^\\/]*\.\w{1,8}(?:\.gz)?")
+"""A whole string that is a relative path of a file with a suffix."""
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with ``digits`` significant digits, in plain notation from 1e-4 to 1e6.
+
+    Examples
+    --------
+    >>> number(0.83461), number(19243.2), number(-2.0), number(None)
+    ('0.835', '19 243', '−2.00', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -4 or exponent >= 6:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa} × 10{_superscript(int(power))}".replace("-", "−")
+    text = f"{value:,.{max(digits - 1 - exponent, 0)}f}".replace(",", " ")
+    return text.replace("-", "−")
+
+
+def _superscript(power: int) -> str:
+    """An exponent in raised digits."""
+    return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def percent(value: float | None) -> str:
+    """A passing rate or share with one or two decimals, never rounded up to a full 100.
+
+    Examples
+    --------
+    >>> percent(99.996), percent(100.0), percent(90.742), percent(0.4)
+    ('99.99', '100', '90.7', '0.40')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value in (0.0, 100.0):
+        return f"{value:.0f}"
+    decimals = 2 if abs(value) < 1 or 99 < value < 100 else 1
+    if value < 100:
+        value = min(value, 100 - 10.0**-decimals)
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def quantity(value: float | None, unit: str, *, digits: int = 3) -> str:
+    """A number with its unit; percentages get fixed decimals."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = percent(value) if unit == "%" else number(value, digits)
+    return f"{text} {pretty_unit(unit)}" if unit else text
+
+
+def pretty_unit(unit: str) -> str:
+    """A unit with raised exponents: "Gy2" reads Gy²."""
+    return unit.replace("mm3", "mm³").replace("cm3", "cm³").replace("Gy2", "Gy²").replace("^2", "²")
+
+
+def p_value(p: float | None) -> str:
+    """A p value, never given more precisely than it is known."""
+    if p is None or not math.isfinite(p):
+        return "–"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def base_name(path: str) -> str:
+    """File name without its folders, whichever way the slashes lean."""
+    return PureWindowsPath(str(path)).name or str(path)
+
+
+def public_text(text: str) -> str:
+    """Text with every file path cut down to its base name: folders are often named after patients.
+
+    Examples
+    --------
+    >>> public_text("read /data/Doe^Jane/dose.dcm with gamma 3/3"), public_text("runs/doe/a.mhd")
+    ('read dose.dcm with gamma 3/3', 'a.mhd')
+    """
+    if re.match(r"(?:~|\.{0,2}|[A-Za-z]:)[\\/]", text) and "\n" not in text:
+        return base_name(text)
+    if _RELATIVE_PATH.fullmatch(text):
+        return base_name(text)
+    return _PATH.sub(r"\1", text)

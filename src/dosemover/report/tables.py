@@ -1,0 +1,233 @@
+"""The tables of the report as plain data: verdict, maps, DVH, settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dosemover.comparison.result import ComparisonResult, MetricResult
+from dosemover.dose import DoseMap
+from dosemover.report.formatting import base_name, is_number, number, p_value, pretty_unit, public_text, quantity
+from dosemover.report.sentences import GROUPS, explain, is_significant
+
+HEADLINES = (
+    "dmd_mm",
+    "dmd_moved_mm",
+    "dmd_changed_percent",
+    "mass_ratio",
+    "dmd_residual_max_percent",
+)
+"""Metrics shown as large figures on the first screen; the first gamma passing rate joins them."""
+
+
+def verdict_groups(result: ComparisonResult) -> list[dict[str, Any]]:
+    """The verdict table: per group its heading and one row per metric, in the order of the result."""
+    rows: dict[str, list[dict[str, Any]]] = {group: [] for group in GROUPS}
+    for metric in result.metrics.values():
+        rows[explain(metric).group].append(_row(metric, identifiers=result.identifiers))
+    return [{"heading": GROUPS[group], "key": group, "rows": found} for group, found in rows.items() if found]
+
+
+def _row(metric: MetricResult, *, identifiers: bool) -> dict[str, Any]:
+    """One metric as the table prints it."""
+    text = explain(metric)
+    known = is_number(metric.value)
+    status = metric.status if identifiers else public_text(metric.status)
+    return {
+        "key": metric.key,
+        "title": text.title,
+        "value": quantity(metric.value, metric.unit) if known else None,
+        "interval": _interval(metric),
+        "bar": _bar(metric) if known else None,
+        "floor": _floor(metric),
+        "evidence": _evidence(metric),
+        "significant": is_significant(metric) if known else None,
+        "means": text.means if known else "",
+        "blind": text.blind,
+        "status": "" if status == "ok" else status or "no reason was given",
+        "seconds": number(metric.seconds, 2) if metric.seconds else "",
+    }
+
+
+def _interval(metric: MetricResult) -> str:
+    """Certified bounds as text; a side that is not certified reads "not certified"."""
+    if not is_number(metric.lower) and not is_number(metric.upper):
+        return ""
+    unit = f" {pretty_unit(metric.unit)}" if metric.unit else ""
+    if not is_number(metric.upper):
+        return f"≥ {number(metric.lower, 4)}{unit}"
+    if not is_number(metric.lower):
+        return f"≤ {number(metric.upper, 4)}{unit}"
+    return f"[{number(metric.lower, 4)}, {number(metric.upper, 4)}]{unit}"
+
+
+def _bar(metric: MetricResult) -> dict[str, float] | None:
+    """Positions, in percent of the bar, of value, bounds and floor on a scale from 0."""
+    marks = {"value": metric.value, "lower": metric.lower, "upper": metric.upper, "floor": metric.floor}
+    known = {name: float(mark) for name, mark in marks.items() if mark is not None and is_number(mark)}
+    if len(known) < 2 or min(known.values()) < 0:
+        return None
+    top = 1.1 * max(known.values()) or 1.0
+    bar = {name: 100 * mark / top for name, mark in known.items()}
+    if "floor" in known and metric.floor_sd is not None and is_number(metric.floor_sd):
+        bar["floor_low"] = max(0.0, 100 * (known["floor"] - metric.floor_sd) / top)
+        bar["floor_high"] = min(100.0, 100 * (known["floor"] + metric.floor_sd) / top)
+    return bar
+
+
+def _floor(metric: MetricResult) -> str:
+    """Noise floor with its standard deviation."""
+    if not is_number(metric.floor):
+        return ""
+    spread = f" ± {number(metric.floor_sd, 2)}" if is_number(metric.floor_sd) else ""
+    unit = f" {pretty_unit(metric.unit)}" if metric.unit else ""
+    return f"{number(metric.floor, 3)}{spread}{unit}"
+
+
+def _evidence(metric: MetricResult) -> str:
+    """z and p as text."""
+    parts = []
+    if is_number(metric.z):
+        parts.append(f"z = {number(metric.z, 3)}")
+    if is_number(metric.p):
+        parts.append(p_value(metric.p))
+    return ", ".join(parts)
+
+
+def headlines(result: ComparisonResult) -> list[dict[str, Any]]:
+    """The few rows of the verdict table that the first screen shows large."""
+    keys = [key for key in HEADLINES if key in result.metrics]
+    rates = [k for k in result.metrics if k.startswith("gamma_") and k.endswith("_passing_rate_percent")]
+    rates = [k for k in rates if "two_sided" not in k]
+    rows = [_row(result.metrics[key], identifiers=result.identifiers) for key in keys + rates[:1]]
+    return [row for row in rows if row["value"] is not None]
+
+
+def map_name(dose: DoseMap, fallback: str) -> str:
+    """What to call a map: its file's base name, its name, or its role."""
+    return base_name(str(dose.source.get("file") or dose.name or "")) or fallback
+
+
+def map_card(dose: DoseMap, role: str, *, identifiers: bool) -> dict[str, Any]:
+    """Name and facts of one map."""
+    nz, ny, nx = dose.grid.shape
+    spacing = " × ".join("uneven" if s is None else f"{s:.4g}" for s in dose.grid.spacing_mm)
+    facts = {
+        "Format": str(dose.source.get("format", "array")),
+        "Voxels (x, y, z)": f"{nx} × {ny} × {nz}",
+        "Voxel size": f"{spacing} mm",
+        "Origin": ", ".join(f"{o:.4g}" for o in dose.grid.origin_mm).replace("-", "−") + " mm",
+        "Maximum": f"{number(dose.max_gy, 4)} {dose.unit}",
+        "Integral": f"{number(dose.integral_gy_mm3 / 1e3, 4)} {dose.unit} cm³",
+        "Uncertainty": _uncertainty(dose),
+    }
+    if identifiers:
+        facts |= {str(key): str(value) for key, value in dose.identifiers.items()}
+    return {"role": role, "name": map_name(dose, role), "facts": facts}
+
+
+def _uncertainty(dose: DoseMap) -> str:
+    """Whether a map carries its uncertainty, and how large that is where there is dose."""
+    if dose.uncertainty_gy is None:
+        return "not given"
+    high = dose.dose_gy > 0.5 * dose.max_gy
+    if not high.any():
+        return "given"
+    relative = 100 * float(np.mean(dose.uncertainty_gy[high] / dose.dose_gy[high]))
+    source = f"{dose.batches_gy.shape[0]} batches, " if dose.batches_gy is not None else ""
+    return f"{source}{number(relative, 2)} % on average above half the maximum"
+
+
+def scale_text(settings: Mapping[str, Any]) -> str:
+    """The factor that the evaluated map was multiplied by, in words."""
+    factor = settings.get("scale_factor", settings.get("scale"))
+    if factor is None:
+        return "not scaled (factor 1)"
+    if not is_number(factor):
+        return f"scaled: {factor}"
+    if factor == 1:
+        return "not scaled (factor 1)"
+    mode = settings.get("scale")
+    return f"multiplied by {number(factor, 5)}" + (f" ({mode})" if isinstance(mode, str) else "")
+
+
+_DVH_NAMES = {"homogeneity": "HI", "conformity": "CI"}
+
+
+def dvh_name(key: str) -> str:
+    """A DVH quantity in print: "d95_gy" reads D95 / Gy.
+
+    Examples
+    --------
+    >>> dvh_name("d95_gy"), dvh_name("d0p03cc_gy"), dvh_name("v20gy_percent"), dvh_name("mean_gy")
+    ('D95 / Gy', 'D0.03cc / Gy', 'V20Gy / %', 'mean / Gy')
+    """
+    name, unit = key, ""
+    for ending, printed in (("_gy", "Gy"), ("_percent", "%"), ("_cc", "cm³"), ("_mm", "mm")):
+        if key.endswith(ending):
+            name, unit = key[: -len(ending)], f" / {printed}"
+            break
+    if name[:1] in "dv" and name[1:2].isdigit():
+        name = name.replace("p", ".").replace("gy", "Gy")
+        name = name[0].upper() + name[1:]
+    return _DVH_NAMES.get(name, name.replace("_", " ")) + unit
+
+
+def dvh_table(result: ComparisonResult) -> dict[str, Any]:
+    """Rows of structures and columns of DVH quantities: reference, evaluated, difference."""
+    columns: list[str] = []
+    for values in result.structures.values():
+        columns += [key for key in values if key not in columns]
+    rows = []
+    for name, values in result.structures.items():
+        cells = []
+        for key in columns:
+            pair = values.get(key, {})
+            reference, evaluated = pair.get("reference"), pair.get("evaluated")
+            cells.append(
+                {
+                    "reference": number(reference, 4),
+                    "evaluated": number(evaluated, 4),
+                    "difference": _signed(reference, evaluated),
+                }
+            )
+        rows.append({"name": name, "cells": cells})
+    return {"columns": [dvh_name(key) for key in columns], "rows": rows}
+
+
+def _signed(reference: float | None, evaluated: float | None) -> str:
+    """Difference with its sign; a dash where a side is missing."""
+    if reference is None or evaluated is None or not is_number(reference) or not is_number(evaluated):
+        return "–"
+    difference = evaluated - reference
+    if abs(difference) < 5e-5 * max(abs(reference), abs(evaluated), 1e-12):
+        return "0"
+    digits = 3 if abs(difference) >= 0.1 else 2
+    return ("+" if difference > 0 else "") + number(difference, digits)
+
+
+def key_values(mapping: Mapping[str, Any], *, identifiers: bool) -> list[tuple[str, str]]:
+    """Settings or provenance as rows of text; paths are cut to base names unless identifiers are wanted."""
+    rows = []
+    for key, value in mapping.items():
+        text = value if isinstance(value, str) else json.dumps(_readable(value), ensure_ascii=False, default=str)
+        rows.append((str(key), text if identifiers else public_text(text)))
+    return rows
+
+
+def _readable(value: Any) -> Any:
+    """Nested settings with NumPy scalars unpacked, floats shortened and paths as text."""
+    if isinstance(value, Mapping):
+        return {str(k): _readable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return _readable(value.tolist())
+    if isinstance(value, np.generic):
+        return _readable(value.item())
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else str(value)
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,352 @@
+"""The maps of a comparison as compact volumes for the page: coarsened, quantised, compressed."""
+
+from __future__ import annotations
+
+import base64
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dosemover.comparison.result import ComparisonResult, FieldMap
+from dosemover.grid import Grid, interpolate
+
+PAGE_BYTES = 6_500_000
+"""Characters of base64 that all volumes of a page may take together."""
+
+FIRST_VOXELS = 3_000_000
+"""Voxels of one volume of the page, before compression has been tried."""
+
+NOT_A_NUMBER = 65535
+"""Code of a voxel that was not evaluated."""
+
+ARROW_DOSE_FRACTION = 0.05
+"""Arrows are drawn where the reference dose exceeds this fraction of its maximum."""
+
+LOW_SAMPLING_PERCENT = 10.0
+"""Relative standard uncertainty above which a voxel counts as poorly sampled."""
+
+_LEVELS = {"dose": 4095, "mask": 64}
+_DEFAULT_LEVELS = 1022  # even: zero is one of the levels of a symmetric range
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """One scalar map of the viewer.
+
+    Parameters
+    ----------
+    key, label, unit : str
+    kind : str
+        How it is coloured: "dose", "diverging", "gamma", "sequential", "density" or "mask".
+    values : ndarray, shape [z, y, x]
+        On the reference grid; NaN where not evaluated.
+    limit : float
+        End of the colour scale, and of its start for "diverging" (then ``-limit``).
+    reduce : str
+        How blocks of voxels are joined: "mean", or "extreme" for the value furthest from 0.
+    """
+
+    key: str
+    label: str
+    unit: str
+    kind: str
+    values: NDArray[Any]
+    limit: float
+    reduce: str = "mean"
+
+
+_STYLES = {
+    # map key: (kind, label of the button, reduction)
+    "difference_gy": ("diverging", "Difference", "mean"),
+    "z": ("diverging", "z", "extreme"),
+    "change_percent": ("diverging", "Change", "mean"),
+    "dmd_index_mm": ("sequential", "DMD index", "extreme"),
+    "dmd_residual_gy": ("diverging", "Residual", "extreme"),
+    "gain_loss_gy": ("diverging", "Gain / loss", "mean"),
+}
+
+_VECTORS = {"displacement_mm": "Displacement", "flow_mm": "Flow"}
+
+
+def _on_grid(field: FieldMap, grid: Grid) -> NDArray[Any]:
+    """A scalar map at the voxel centres of ``grid``; not evaluated stays not evaluated."""
+    if field.grid.coincides_with(grid):
+        return field.values
+    known = np.isfinite(field.values)
+    moved = interpolate(np.where(known, field.values, 0.0), source=field.grid, target=grid)
+    share = interpolate(known.astype(np.float64), source=field.grid, target=grid)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(share > 0.5, moved / share, np.nan)
+
+
+def _limit(values: NDArray[Any], *, quantile: float = 0.999) -> float:
+    """End of a colour scale: a high quantile of the size of what is not zero."""
+    size = np.abs(values[np.isfinite(values) & (values != 0)])
+    return float(np.quantile(size, quantile)) if size.size else 1.0
+
+
+def _style(key: str, values: NDArray[Any]) -> tuple[str, str]:
+    """Kind and reduction of any map, known or not."""
+    if key.startswith("gamma"):
+        return "gamma", "extreme"
+    if key in _STYLES:
+        return _STYLES[key][0], _STYLES[key][2]
+    negative = bool(np.nanmin(values) < 0) if np.isfinite(values).any() else False
+    return ("diverging" if negative else "sequential"), "extreme"
+
+
+def _gamma_label(key: str) -> str:
+    """Name of a gamma map on its button: "gamma_3_2_local" reads "Gamma 3 %/2 mm local"."""
+    parts = key.replace("p", ".").split("_")
+    if len(parts) < 3:
+        return "Gamma"
+    return f"Gamma {parts[1]} %/{parts[2]} mm" + (f" {parts[3]}" if len(parts) > 3 else "")
+
+
+def layers(result: ComparisonResult) -> list[Layer]:
+    """Every scalar map of a comparison on the reference grid, in the order of the viewer."""
+    grid = result.reference.grid
+    reference = result.reference.dose_gy
+    evaluated = result.evaluated.interpolated_to(grid).dose_gy
+    top = max(float(reference.max()), float(evaluated.max())) or 1.0
+    unit = result.reference.unit
+    found = [
+        Layer(key="reference", label="Reference", unit=unit, kind="dose", values=reference, limit=top),
+        Layer(key="evaluated", label="Evaluated", unit=unit, kind="dose", values=evaluated, limit=top),
+    ]
+    scalars = dict(result.maps)
+    if "difference_gy" not in scalars:
+        difference = FieldMap(values=evaluated - reference, grid=grid, unit=unit, label="evaluated - reference")
+        scalars = {"difference_gy": difference} | scalars
+    for key, field in scalars.items():
+        if np.ndim(field.values) == 3:
+            found.append(_scalar_layer(key, field, grid))
+    return found + list(_extra_layers(result))
+
+
+def _scalar_layer(key: str, field: FieldMap, grid: Grid) -> Layer:
+    """One map of the comparison as a layer."""
+    values = _on_grid(field, grid)
+    kind, reduce = _style(key, values)
+    label = _gamma_label(key) if kind == "gamma" else _STYLES.get(key, ("", field.label, ""))[1]
+    limit = 2.0 if kind == "gamma" else 5.0 if key == "z" else _limit(values)
+    return Layer(key=key, label=label, unit=field.unit, kind=kind, values=values, limit=limit, reduce=reduce)
+
+
+def _extra_layers(result: ComparisonResult) -> Iterator[Layer]:
+    """Relative uncertainty, density and structures, where there are any."""
+    dose, grid = result.reference, result.reference.grid
+    uncertain = dose.uncertainty_gy
+    if uncertain is None and result.evaluated.uncertainty_gy is not None:
+        dose = result.evaluated.interpolated_to(grid)
+        uncertain = dose.uncertainty_gy
+    if uncertain is not None:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            relative = np.where(dose.dose_gy > 0.01 * dose.max_gy, 100 * uncertain / dose.dose_gy, np.nan)
+        yield Layer(
+            key="uncertainty_percent",
+            label="Uncertainty",
+            unit="%",
+            kind="sequential",
+            values=relative,
+            limit=max(_limit(relative, quantile=0.99), 1e-6),
+        )
+    density = result.reference.density_g_per_cm3
+    if density is not None:
+        yield Layer(
+            key="density",
+            label="Density",
+            unit="g/cm3",
+            kind="density",
+            values=density,
+            limit=min(float(density.max()), 2.0) or 1.0,
+        )
+    for index, structure in enumerate(result.reference.structures):
+        if structure.grid.coincides_with(grid):
+            yield Layer(
+                key=f"structure_{index}",
+                label=structure.name,
+                unit="",
+                kind="mask",
+                values=structure.fraction,
+                limit=1.0,
+            )
+
+
+def _blocks(edges: NDArray[np.float64], factor: int) -> NDArray[np.intp]:
+    """First voxel of each block of ``factor`` voxels along an axis."""
+    return np.arange(0, edges.size - 1, factor)
+
+
+def coarsen(values: NDArray[Any], grid: Grid, factors: tuple[int, int, int], reduce: str) -> NDArray[Any]:
+    """Join blocks of voxels: volume-weighted mean, or the value furthest from 0; NaN only where all are."""
+    if factors == (1, 1, 1):
+        return values
+    starts = [_blocks(e, f) for e, f in zip(grid.edges_mm, factors, strict=True)]
+    known = np.isfinite(values)
+
+    def total(array: NDArray[Any], ufunc: np.ufunc) -> NDArray[Any]:
+        for axis, start in enumerate(starts):
+            array = ufunc.reduceat(array, start, axis=axis)
+        return array
+
+    filled = np.where(known, values, 0.0)
+    if reduce == "extreme":
+        low, high = total(filled, np.minimum), total(filled, np.maximum)
+        joined = np.where(high >= -low, high, low)
+    else:
+        volume = grid.voxel_volume_mm3 * known
+        with np.errstate(invalid="ignore", divide="ignore"):
+            joined = total(filled * volume, np.add) / total(volume, np.add)
+    return np.where(total(known, np.logical_or), joined, np.nan)
+
+
+def coarse_grid(grid: Grid, factors: tuple[int, int, int]) -> Grid:
+    """The grid whose voxels are blocks of ``factors`` voxels (z, y, x)."""
+    z, y, x = (
+        np.append(e[_blocks(e, f)], e[-1]) for e, f in zip(grid.edges_mm, factors, strict=True)
+    )
+    return Grid(z_edges_mm=z, y_edges_mm=y, x_edges_mm=x)
+
+
+def factors_for(grid: Grid, voxels: int) -> tuple[int, int, int]:
+    """Block size (z, y, x) that leaves at most ``voxels``: the finest axes are joined first."""
+    factors = [1, 1, 1]
+    widths = [(e[-1] - e[0]) / (e.size - 1) for e in grid.edges_mm]
+
+    def left() -> int:
+        return math.prod(-(-n // f) for n, f in zip(grid.shape, factors, strict=True))
+
+    while left() > voxels:
+        able = [axis for axis in range(3) if factors[axis] < grid.shape[axis]]
+        axis = min(able, key=lambda a: (widths[a] * factors[a], -grid.shape[a]))
+        factors[axis] += 1
+    return factors[0], factors[1], factors[2]
+
+
+def encode(values: NDArray[Any], *, low: float, high: float, levels: int) -> dict[str, Any]:
+    """Quantise to ``levels`` steps of [low, high], and pack: differences along x, bytes apart, deflated.
+
+    Values beyond the range are clipped; NaN gets the code `NOT_A_NUMBER`. A value is
+    ``low + code x step``.
+    """
+    step = (high - low) / levels if high > low else 1.0
+    known = np.isfinite(values)
+    codes = np.clip(np.rint((np.where(known, values, low) - low) / step), 0, levels).astype(np.uint16)
+    codes[~known] = NOT_A_NUMBER
+    flat = codes.ravel()
+    change = flat.copy()
+    change[1:] -= flat[:-1]
+    packed = np.concatenate([(change & 255).astype(np.uint8), (change >> 8).astype(np.uint8)])
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    data = deflater.compress(packed.tobytes()) + deflater.flush()
+    return {"low": low, "step": step, "data": base64.b64encode(data).decode("ascii")}
+
+
+def _encode_layer(layer: Layer, grid: Grid, factors: tuple[int, int, int]) -> dict[str, Any]:
+    """One layer as the page reads it."""
+    values = coarsen(layer.values, grid, factors, layer.reduce)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if layer.kind == "diverging":
+        high = max(-low, high, 1e-12)
+        if layer.key == "z":
+            high = min(high, 20.0)
+        low = -high
+    elif layer.kind == "gamma":
+        low, high = 0.0, min(max(high, 1.0), 10.0)
+    else:
+        low, high = min(low, 0.0), max(high, 1e-12)
+        if layer.key == "uncertainty_percent":
+            high = min(high, 100.0)
+    packed = encode(values, low=low, high=high, levels=_LEVELS.get(layer.kind, _DEFAULT_LEVELS))
+    return packed | {
+        "key": layer.key,
+        "label": layer.label,
+        "unit": layer.unit,
+        "kind": layer.kind,
+        "limit": layer.limit,
+        "clipped": bool(finite.size and float(np.max(np.abs(finite))) > high * (1 + 1e-9)),
+    }
+
+
+def _encode_vectors(field: FieldMap, grid: Grid, factors: tuple[int, int, int], dose: NDArray[Any]) -> dict[str, Any]:
+    """A vector map on the coarser grid of its arrows; NaN where there is little dose."""
+    coarse = coarse_grid(grid, factors)
+    mask = coarsen(dose, grid, factors, "mean") < ARROW_DOSE_FRACTION * float(dose.max())
+    parts, size = {}, np.zeros(coarse.shape)
+    for name, component in zip("xyz", field.values, strict=True):
+        scalar = FieldMap(values=component, grid=field.grid, unit=field.unit, label=field.label)
+        values = np.where(mask, np.nan, coarsen(_on_grid(scalar, grid), grid, factors, "mean"))
+        top = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+        size = size + np.nan_to_num(values) ** 2
+        parts[name] = encode(values, low=-top, high=top or 1.0, levels=_DEFAULT_LEVELS)
+    seen = np.sqrt(size[~mask]) if (~mask).any() else np.zeros(1)
+    return {
+        "unit": field.unit,
+        "edges": _edges(coarse),
+        "typical": float(np.quantile(seen, 0.95)),
+        **parts,
+    }
+
+
+def _edges(grid: Grid) -> dict[str, list[float]]:
+    """Voxel boundaries per axis [mm]."""
+    return {axis: np.round(e, 4).tolist() for axis, e in zip("zyx", grid.edges_mm, strict=True)}
+
+
+def _vector_layers(result: ComparisonResult, factors: tuple[int, int, int]) -> dict[str, Any]:
+    """Arrows of every vector map, about one per two voxels of the page along each long axis."""
+    grid, dose = result.reference.grid, result.reference.dose_gy
+    arrows = tuple(
+        max(f, min(2 * f, -(-n // 8))) if n > 1 else 1 for f, n in zip(factors, grid.shape, strict=True)
+    )
+    return {
+        key: {"label": _VECTORS.get(key, field.label)}
+        | _encode_vectors(field, grid, (arrows[0], arrows[1], arrows[2]), dose)
+        for key, field in result.maps.items()
+        if np.ndim(field.values) == 4
+    }
+
+
+def _size(value: Any) -> int:
+    """Characters of base64 in a nest of packed volumes."""
+    if isinstance(value, Mapping):
+        return sum(len(v) if k == "data" else _size(v) for k, v in value.items())
+    return sum(_size(v) for v in value) if isinstance(value, list) else 0
+
+
+def volumes(result: ComparisonResult, *, page_bytes: int = PAGE_BYTES) -> dict[str, Any]:
+    """Everything that the viewer draws, small enough for one page.
+
+    Returns
+    -------
+    dict
+        "edges" of the voxels of the page [mm], "factors" (x, y, z) of the reference's voxels that
+        each of them joins, "layers" and "vectors".
+
+    Notes
+    -----
+    *Cost*: one compression of all maps, two where the first is too large.
+    """
+    grid = result.reference.grid
+    found = layers(result)
+    goal = min(FIRST_VOXELS, max(20_000, 2 * page_bytes // len(found)))
+    while True:
+        factors = factors_for(grid, goal)
+        packed = {
+            "layers": [_encode_layer(layer, grid, factors) for layer in found],
+            "vectors": _vector_layers(result, factors),
+        }
+        size = _size(packed)
+        if size <= page_bytes or goal == 1:
+            break
+        shown = min(goal, math.prod(coarse_grid(grid, factors).shape))
+        goal = max(1, int(0.9 * shown * page_bytes / size))
+    z, y, x = factors
+    return {"edges": _edges(coarse_grid(grid, factors)), "factors": {"x": x, "y": y, "z": z}, **packed}

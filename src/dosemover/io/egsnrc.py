@@ -59,8 +59,8 @@ def read_3ddose(path: Path) -> FileContent:
     if given not in (n, 2 * n):
         raise DataFormatError(
             f"{path.name} has {given} values after the boundaries, up to line {lines[-1][1]}, where "
-            f"{counts[0]} x {counts[1]} x {counts[2]} voxels need {n} doses and as many uncertainties or none. "
-            "It is truncated or damaged. Export or copy it again."
+            f"{counts[0]} x {counts[1]} x {counts[2]} voxels need {n} doses and as many uncertainties or "
+            "none. It is truncated or damaged. Export or copy it again."
         )
     edges = []
     start = 3

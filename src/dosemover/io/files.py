@@ -103,7 +103,8 @@ def reading(file: Path, what: str) -> Iterator[None]:
         raise InputError(f"{file} cannot be opened: permission denied. Make it readable first.") from error
     except _DAMAGE as error:
         raise DataFormatError(
-            f"{file} cannot be read as {what}: {one_line(error)}. It is damaged or incomplete. Export it again."
+            f"{file} cannot be read as {what}: {one_line(error)}. It is damaged or incomplete. Export it "
+            "again."
         ) from error
 
 

@@ -159,7 +159,9 @@ def _nifti_header(path: Path) -> ImageHeader:
         head = stream.read(544)
     second = head[4:8] in (b"n+2\0", b"ni2\0")
     if len(head) < (544 if second else 348):
-        raise DataFormatError(f"{path.name}: the NIfTI header is cut short ({len(head)} bytes). Copy it again.")
+        raise DataFormatError(
+            f"{path.name}: the NIfTI header is cut short ({len(head)} bytes). Copy it again."
+        )
     order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
     offset = struct.unpack_from(order + ("q" if second else "f"), head, 168 if second else 108)[0]
     single = head[4:8] == b"n+2\0" or head[344:348] == b"n+1\0"
@@ -167,8 +169,8 @@ def _nifti_header(path: Path) -> ImageHeader:
         return ImageHeader(entries={}, data_file=existing_file(path.with_suffix(".img")))
     if not 0 <= offset <= path.stat().st_size:
         raise DataFormatError(
-            f"{path.name}: the voxels should begin at byte {offset:g} of {path.stat().st_size}. The header is "
-            "wrong or the file truncated. Export or copy it again."
+            f"{path.name}: the voxels should begin at byte {offset:g} of {path.stat().st_size}. The header "
+            "is wrong or the file truncated. Export or copy it again."
         )
     return ImageHeader(entries={}, data_file=path, offset=int(offset))
 

@@ -78,6 +78,7 @@ def read_image(path: Path, *, kind: str) -> FileContent:
     source: dict[str, Any] = {"format": kind, "stored_as": str(array.dtype)}
     if kind == "MetaImage" and "TransformMatrix" not in entries and "ElementByteOrderMSB" in entries:
         source["orientation"] = "none in the file (as MCsquare writes it): voxels in file order"
+        source["unit_note"] = "if by MCsquare, values are eV/g per primary proton: scale them"
     return FileContent(values=array, grid=grid, unit=_unit(entries), source=source)
 
 
@@ -148,7 +149,10 @@ def _segment_names(entries: dict[str, str]) -> dict[tuple[int, int], str]:
         if match := re.fullmatch(r"Segment(\d+)_Name", key):
             stem = f"Segment{match.group(1)}_"
             with suppress(ValueError):
-                layer, value = int(entries.get(stem + "Layer", "0")), int(entries.get(stem + "LabelValue", "1"))
+                layer, value = (
+                    int(entries.get(stem + "Layer", "0")),
+                    int(entries.get(stem + "LabelValue", "1")),
+                )
                 names[layer, value] = name
     return names
 
@@ -156,13 +160,13 @@ def _segment_names(entries: dict[str, str]) -> dict[tuple[int, int], str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what C and C++ libraries print off the terminal; their exceptions still come through."""
-    import SimpleITK as sitk
+    import SimpleITK
 
     with _library_lock, ExitStack() as stack:
         stack.callback(
-            sitk.ProcessObject.SetGlobalWarningDisplay, sitk.ProcessObject.GetGlobalWarningDisplay()
+            SimpleITK.ProcessObject.SetGlobalWarningDisplay, SimpleITK.ProcessObject.GetGlobalWarningDisplay()
         )
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
         sink = os.open(os.devnull, os.O_WRONLY)
         stack.callback(os.close, sink)
         for number in (1, 2):
@@ -176,10 +180,10 @@ def _quiet() -> Iterator[None]:
 
 def _read_straight(path: Path, kind: str) -> tuple[NDArray[Any], Grid, dict[str, str]]:
     """Voxels [z, y, x] or [z, y, x, component], their grid, and the header's text entries."""
-    import SimpleITK as sitk
+    import SimpleITK
 
     header = image_header(path, kind)
-    reader = sitk.ImageFileReader()
+    reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(_IMAGE_IO[kind])
     reader.SetFileName(os.fspath(path))
     try:
@@ -193,7 +197,7 @@ def _read_straight(path: Path, kind: str) -> tuple[NDArray[Any], Grid, dict[str,
             if len(size) > 3:
                 reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
             image = reader.Execute()
-            array = sitk.GetArrayFromImage(image)
+            array = SimpleITK.GetArrayFromImage(image)
     except RuntimeError as error:
         reason = one_line(error).split(" Reason:")[0]
         raise DataFormatError(
@@ -208,11 +212,15 @@ def _read_straight(path: Path, kind: str) -> tuple[NDArray[Any], Grid, dict[str,
 
 def _item_bytes(reader: Any) -> int:
     """Bytes of one component of the image that ``reader`` looked at."""
-    import SimpleITK as sitk
+    import SimpleITK
 
-    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise InputError(f"{reader.GetFileName()} holds complex numbers. A dose is real. Export the dose alone.")
-    return sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents()).GetSizeOfPixelComponent()
+    if "complex" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise InputError(
+            f"{reader.GetFileName()} holds complex numbers. A dose is real. Export the dose alone."
+        )
+    return SimpleITK.Image(
+        [1, 1], reader.GetPixelID(), reader.GetNumberOfComponents()
+    ).GetSizeOfPixelComponent()
 
 
 def _check_dimensions(path: Path, size: list[int]) -> None:
@@ -236,8 +244,8 @@ def _straightened(path: Path, array: NDArray[Any], image: Any) -> tuple[NDArray[
         array = array[None]
     if not (np.all(np.isfinite(spacing)) and np.all(spacing > 0)):
         raise InputError(
-            f"{path.name} has voxel spacing {tuple(spacing.tolist())} mm. It must be positive: distances in mm "
-            "cannot be computed. Correct the header."
+            f"{path.name} has voxel spacing {tuple(spacing.tolist())} mm. It must be positive: distances in "
+            "mm cannot be computed. Correct the header."
         )
     axis_of = np.argmax(np.abs(direction), axis=0)  # of each image axis, the patient axis that it follows
     off_axis = np.abs(direction)
@@ -281,10 +289,10 @@ def write_image(values: NDArray[Any], grid: Grid, path: Path, *, unit: str = "Gy
     InputError
         When the spacing is uneven, which none of these formats can hold.
     """
-    import SimpleITK as sitk
+    import SimpleITK
 
     spacing = even_spacing(grid, path)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values))
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(values))
     image.SetSpacing(spacing)
     image.SetOrigin(grid.origin_mm)
     if ".nii" in path.suffixes:
@@ -293,12 +301,14 @@ def write_image(values: NDArray[Any], grid: Grid, path: Path, *, unit: str = "Gy
         image.SetMetaData(UNIT_KEY, unit)
     try:
         with _quiet():
-            sitk.WriteImage(image, os.fspath(path), useCompression=True)
+            SimpleITK.WriteImage(image, os.fspath(path), useCompression=True)
     except RuntimeError as error:
         raise OSError(one_line(error)) from error
 
 
-def write_mhd(values: NDArray[Any], grid: Grid, header_file: Path, raw_file: Path, *, raw_name: str, unit: str) -> None:
+def write_mhd(
+    values: NDArray[Any], grid: Grid, header_file: Path, raw_file: Path, *, raw_name: str, unit: str
+) -> None:
     """Write a MetaImage as a header and a raw file.
 
     Parameters

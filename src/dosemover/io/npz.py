@@ -130,7 +130,8 @@ def _grid(
     if spacing is None:
         raise InputError(
             f"{path.name} tells no voxel size: neither x_edges_mm, y_edges_mm and z_edges_mm nor spacing_mm. "
-            "Distances in mm cannot be computed. Pass spacing_mm=(x, y, z) to `read_dose` or save it in the file."
+            "Distances in mm cannot be computed. Pass spacing_mm=(x, y, z) to `read_dose` or save it in "
+            "the file."
         )
     return Grid.regular(shape=shape, spacing_mm=spacing, origin_mm=origin or (0.0, 0.0, 0.0))
 
@@ -142,7 +143,9 @@ def _structures(path: Path, arrays: Mapping[str, NDArray[Any]], grid: Grid) -> t
     names = np.ravel(arrays["structure_names"]).tolist()
     fractions = arrays["structure_fractions"]
     if len(names) != len(fractions):
-        raise DataFormatError(f"{path.name}: {len(names)} structure names for {len(fractions)} masks. Save it again.")
+        raise DataFormatError(
+            f"{path.name}: {len(names)} structure names for {len(fractions)} masks. Save it again."
+        )
     return tuple(Structure(name=str(n), fraction=f, grid=grid) for n, f in zip(names, fractions, strict=True))
 
 
@@ -167,7 +170,9 @@ def _members(path: Path) -> dict[str, NDArray[Any]]:
         arrays = {}
         for member in members:
             with archive.open(member) as stream:
-                arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(stream, allow_pickle=False)
+                arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(
+                    stream, allow_pickle=False
+                )
     return arrays
 
 
@@ -178,8 +183,8 @@ def _check_array_header(path: Path, name: str, stream: Any, stored_bytes: float)
     shape, _, dtype = read(stream)
     if dtype.hasobject or dtype.kind not in "biufUS":
         raise DataFormatError(
-            f"{path.name}: {name} holds {dtype} values. Only numbers and text are read, never pickled objects. "
-            "Save plain arrays."
+            f"{path.name}: {name} holds {dtype} values. Only numbers and text are read, never pickled "
+            "objects. Save plain arrays."
         )
     declared = float(math.prod(shape)) * dtype.itemsize
     check_allocation(path, declared_bytes=declared, stored_bytes=stored_bytes)

@@ -77,7 +77,9 @@ def read_openkbp_folder(path: Path) -> FileContent:
     """
     rows = number_table(existing_file(path / VOXEL_FILE), columns=1)
     if rows.size != 3:
-        raise DataFormatError(f"{path.name}/{VOXEL_FILE} holds {rows.size} numbers, not the 3 voxel sizes [mm].")
+        raise DataFormatError(
+            f"{path.name}/{VOXEL_FILE} holds {rows.size} numbers, not the 3 voxel sizes [mm]."
+        )
     dose = number_table(existing_file(path / DOSE_FILE), columns=2, skip_lines=1)
     masks = {
         file.stem: number_table(file, columns=1, skip_lines=1, trailing_comma=True)[:, 0]
@@ -116,9 +118,13 @@ def _content(
     row, column, slice_ = (float(v) for v in voxel_mm)
     grid = Grid.regular(shape=(SIDE, SIDE, SIDE), spacing_mm=(column, row, slice_))
     if np.shape(index) != np.shape(dose) or np.ndim(dose) != 1:
-        raise DataFormatError(f"{path.name}: {np.size(index)} dose indices for {np.size(dose)} doses. Export it again.")
+        raise DataFormatError(
+            f"{path.name}: {np.size(index)} dose indices for {np.size(dose)} doses. Export it again."
+        )
     structures = tuple(
-        Structure(name=name, fraction=_filled(path, name, where, np.ones(np.size(where), np.float32)), grid=grid)
+        Structure(
+            name=name, fraction=_filled(path, name, where, np.ones(np.size(where), np.float32)), grid=grid
+        )
         for name, where in masks.items()
     )
     return FileContent(
@@ -135,8 +141,8 @@ def _filled(path: Path, name: str, index: NDArray[Any], values: NDArray[Any]) ->
     where = np.asarray(index)
     if np.any(where != np.floor(where)) or np.any(where < 0) or np.any(where >= SIDE**3):
         raise DataFormatError(
-            f"{path.name}: {name} has voxel indices from {np.min(where)} to {np.max(where)}. They must be whole "
-            f"numbers below {SIDE**3}. Export it again."
+            f"{path.name}: {name} has voxel indices from {np.min(where)} to {np.max(where)}. They must be "
+            f"whole numbers below {SIDE**3}. Export it again."
         )
     flat = np.zeros(SIDE**3, values.dtype)
     flat[where.astype(np.int64)] = values

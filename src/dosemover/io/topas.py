@@ -20,7 +20,8 @@ _LENGTH_MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3, "nm": 1e-6}
 _BINS = re.compile(r"#\s*(\w+) in (\d+) bins?\s+of\s+(\S+)\s+(\w+)")
 _QUANTITY = re.compile(r"#\s*(\w[^:(]*?)\s*(?:\(\s*([^)]*?)\s*\))?\s*:\s*(\w+(?:\s+\w+)*)\s*$")
 _STATISTICS = frozenset(
-    "Sum Mean Histories_with_Scorer_Active Count_in_Bin Second_Moment Variance Standard_Deviation Min Max".split()
+    {"Sum", "Mean", "Histories_with_Scorer_Active", "Count_in_Bin"}
+    | {"Second_Moment", "Variance", "Standard_Deviation", "Min", "Max"}
 )
 _GRAY = {"Gy": 1.0, "mGy": 1e-3, "cGy": 1e-2, "kGy": 1e3}
 
@@ -122,8 +123,9 @@ def _header(path: Path) -> _Header:
         )
     if set(bins) != {"X", "Y", "Z"}:
         raise InputError(
-            f"{path.name} is scored in bins of {', '.join(bins) or 'nothing'}. A dose map needs X, Y and Z bins "
-            "(TOPAS leaves them out for a single bin). Score in a divided TsBox without energy or time bins."
+            f"{path.name} is scored in bins of {', '.join(bins) or 'nothing'}. A dose map needs X, Y and Z "
+            "bins (TOPAS leaves them out for a single bin). Score in a divided TsBox without energy or "
+            "time bins."
         )
     return _Header(
         shape_xyz=(bins["X"][0], bins["Y"][0], bins["Z"][0]),
@@ -143,12 +145,13 @@ def _bin(path: Path, number: int, match: re.Match[str]) -> tuple[int, float]:
         size = math.nan
     if not (math.isfinite(size) and size > 0 and int(count) > 0):
         raise DataFormatError(
-            f"{path.name}: line {number}: {axis} has {count} bins of {width} {unit}. Bins need a positive number "
-            "and width. Correct the header."
+            f"{path.name}: line {number}: {axis} has {count} bins of {width} {unit}. Bins need a positive "
+            "number and width. Correct the header."
         )
     if axis in ("X", "Y", "Z") and unit not in _LENGTH_MM:
         raise DataFormatError(
-            f"{path.name}: line {number}: {axis} bins are given in {unit!r}. A length is needed. Correct the header."
+            f"{path.name}: line {number}: {axis} bins are given in {unit!r}. A length is needed. Correct "
+            "the header."
         )
     return int(count), size
 
@@ -159,8 +162,9 @@ def _binary(path: Path, header: _Header) -> dict[str, NDArray[Any]]:
     size = existing_file(path).stat().st_size
     if size != need:
         raise DataFormatError(
-            f"{path.name} has {size} bytes, where {header.shape_xyz} bins (x, y, z) with {len(header.statistics)} "
-            f"statistics take {need}. It is truncated or the header belongs to another file. Copy both again."
+            f"{path.name} has {size} bytes, where {header.shape_xyz} bins (x, y, z) with "
+            f"{len(header.statistics)} statistics take {need}. It is truncated or the header belongs to "
+            "another file. Copy both again."
         )
     check_allocation(path, declared_bytes=need)
     nx, ny, nz = header.shape_xyz
@@ -171,14 +175,16 @@ def _binary(path: Path, header: _Header) -> dict[str, NDArray[Any]]:
 def _table(path: Path, header: _Header) -> dict[str, NDArray[Any]]:
     """Columns of a CSV file: the bin along x, y, z and the statistics."""
     n = header.n_bins
-    check_allocation(path, declared_bytes=8.0 * n * len(header.statistics), stored_bytes=8.0 * path.stat().st_size)
+    check_allocation(
+        path, declared_bytes=8.0 * n * len(header.statistics), stored_bytes=8.0 * path.stat().st_size
+    )
     rows = number_table(path, columns=3 + len(header.statistics))
     index = rows[:, :3]
     inside = np.all((index >= 0) & (index < header.shape_xyz) & (index == np.floor(index)), axis=1)
     if not np.all(inside):
         raise DataFormatError(
-            f"{path.name}: bin {rows[np.argmin(inside), :3].tolist()} lies outside of {header.shape_xyz} (x, y, z). "
-            "The header belongs to another table. Export it again."
+            f"{path.name}: bin {rows[np.argmin(inside), :3].tolist()} lies outside of {header.shape_xyz} "
+            "(x, y, z). The header belongs to another table. Export it again."
         )
     nx, ny, nz = header.shape_xyz
     x, y, z = index.astype(np.int64).T

@@ -245,6 +245,8 @@ def integer(
 
 
 def identifiers(dataset: Dataset) -> dict[str, str]:
-    """What a file tells about the patient and the study, by attribute keyword."""
+    """What a file tells about the patient, the study and the plan, by attribute keyword."""
     found = {keyword: text(dataset, keyword) for keyword in IDENTIFIERS}
+    plans = [text(item, "ReferencedSOPInstanceUID") for item in items(dataset, "ReferencedRTPlanSequence")]
+    found["ReferencedRTPlan"] = plans[0] if len(plans) == 1 else ""
     return {keyword: value for keyword, value in found.items() if value}

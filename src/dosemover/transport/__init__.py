@@ -16,6 +16,7 @@ _EXPORTS = {
     "sinkhorn_divergence": "dosemover.transport.sinkhorn",
     "sliced_w1": "dosemover.transport.sliced",
     "sliced_w2": "dosemover.transport.sliced",
+    "sobolev_w2": "dosemover.transport.sobolev",
 }
 """Public names and the module that each is imported from, at first use: kernels load slowly."""
 

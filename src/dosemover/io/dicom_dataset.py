@@ -16,6 +16,7 @@ from dosemover.errors import DataFormatError, InputError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 T = TypeVar("T")
 
@@ -136,12 +137,18 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def _sop_class_name(uid: str) -> str:
     """Name of a SOP class, or its UID where it has none."""
-    from pydicom.uid import UID
-
-    name = UID(uid).name
+    name = uid_of(uid).name
     if name == uid:
         return f"of the SOP class {shown(uid)}"
     return f"{'an' if name.startswith(('RT', 'MR', 'X-', 'E')) else 'a'} {name.removesuffix(' Storage')}"
+
+
+def uid_of(value: str) -> UID:
+    """A UID as it stands in a file, valid or not."""
+    from pydicom import config
+    from pydicom.uid import UID
+
+    return UID(value, config.IGNORE)
 
 
 def guarded(action: Callable[[], T], fact: str) -> T:
@@ -179,6 +186,12 @@ def text(dataset: Any, keyword: str) -> str:
         return ""
 
 
+def is_absent(dataset: Dataset, keyword: str, path: str | os.PathLike[str]) -> bool:
+    """Whether an attribute is missing or empty; one that cannot be read is neither."""
+    value = guarded(lambda: dataset.get(keyword), f"{path}: {keyword} cannot be read")
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
+
+
 def items(dataset: Any, keyword: str) -> list[Any]:
     """Items of a sequence, none where it is missing or unreadable."""
     from pydicom.sequence import Sequence
@@ -203,12 +216,12 @@ def numbers(
         When the attribute is missing or empty, holds other than ``count`` values, or one that is not
         a finite number.
     """
-    value = guarded(lambda: dataset.get(keyword), f"{path}: {keyword} cannot be read")
-    if value is None or (not isinstance(value, int | float) and len(value) == 0):
+    if is_absent(dataset, keyword, path):
         raise DataFormatError(
             f"{path} lacks {keyword}, or it is empty. The dose or contour cannot be placed without it; "
             "the file may be truncated. Export it again."
         )
+    value = dataset[keyword].value
     try:
         parts = [value] if isinstance(value, int | float | str | bytes) else list(value)
         result = np.array([float(v) for v in parts], dtype=np.float64)
@@ -236,7 +249,7 @@ def integer(
     DataFormatError
         When it is missing without a default, or not one whole number.
     """
-    if default is not None and not text(dataset, keyword):
+    if default is not None and is_absent(dataset, keyword, path):
         return default
     (value,) = numbers(dataset, keyword, path, count=1)
     if value != round(value):

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from dosemover._runtime import available_memory_bytes
 from dosemover.dose import DoseMap
 from dosemover.errors import DataFormatError, InputError, MissingDependencyError
-from dosemover.io.dicom_dataset import guarded, identifiers, integer, numbers, read_dataset, shown, text
+from dosemover.io.dicom_dataset import (
+    guarded,
+    identifiers,
+    integer,
+    is_absent,
+    numbers,
+    read_dataset,
+    shown,
+    text,
+    uid_of,
+)
 from dosemover.io.dicom_geometry import Placement, frame_offsets, place_frames
 
 if TYPE_CHECKING:
@@ -83,11 +93,10 @@ def read_dicom_dose(path: str | os.PathLike[str]) -> DoseMap:
             f"{path}: DoseGridScaling must be positive, got 0 with values that are not 0. "
             "The dose is unknown. Export the file again."
         )
-    dose = np.multiply(placement.arrange(stored), scaling, dtype=np.float64)
-    if not np.isfinite(dose.max()):
+    if not np.isfinite(float(stored.max()) * scaling):
         raise DataFormatError(f"{path}: DoseGridScaling {scaling} makes an infinite dose. Export it again.")
     return DoseMap(
-        dose_gy=dose,
+        dose_gy=np.multiply(placement.arrange(stored), scaling, dtype=np.float64),
         grid=placement.grid,
         unit=unit,
         name=Path(path).name,
@@ -184,13 +193,10 @@ def _decoder(dataset: Dataset, path: str | os.PathLike[str]) -> Decoder:
     """What decodes the pixels of the file's transfer syntax."""
     from pydicom.pixels.decoders.base import get_decoder
 
-    try:
-        decoder = get_decoder(_syntax(dataset))
-    except NotImplementedError as error:
-        raise DataFormatError(
-            f"{path}: its transfer syntax {shown(str(_syntax(dataset)))} cannot be decoded. "
-            "Export it uncompressed (Explicit VR Little Endian)."
-        ) from error
+    decoder = guarded(
+        lambda: get_decoder(_syntax(dataset)),
+        f"{path}: its transfer syntax {shown(str(_syntax(dataset)))} cannot be decoded",
+    )
     if not decoder.is_available:
         raise MissingDependencyError(
             f"{path} is compressed ({decoder.UID.name}), and no decoder for it is installed. "
@@ -201,10 +207,10 @@ def _decoder(dataset: Dataset, path: str | os.PathLike[str]) -> Decoder:
 
 def _syntax(dataset: Dataset) -> UID:
     """Transfer syntax, as the file meta information says or else as the data set was encoded."""
-    from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if stated := text(getattr(dataset, "file_meta", None), "TransferSyntaxUID"):
-        return UID(stated)
+        return uid_of(stated)
     implicit, little = dataset.original_encoding
     if implicit is not False:
         return ImplicitVRLittleEndian
@@ -218,13 +224,13 @@ def _placement(
     position = numbers(dataset, "ImagePositionPatient", path, count=3)
     orientation = numbers(dataset, "ImageOrientationPatient", path, count=6)
     distances, form, thickness = np.zeros(1), "none", 0.0
-    if shape[0] > 1 or text(dataset, "GridFrameOffsetVector") not in ("", "[]"):
+    if shape[0] > 1 or not is_absent(dataset, "GridFrameOffsetVector", path):
         offsets = numbers(dataset, "GridFrameOffsetVector", path)
         distances, form = frame_offsets(
             offsets, position_mm=position, orientation=orientation, n_frames=shape[0], file=str(path)
         )
         thickness = float(abs(offsets[1] - offsets[0])) if offsets.size > 1 else 0.0
-    if text(dataset, "SliceThickness"):
+    if not is_absent(dataset, "SliceThickness", path):
         thickness = float(numbers(dataset, "SliceThickness", path, count=1)[0]) or thickness
     if thickness < 0:
         raise DataFormatError(

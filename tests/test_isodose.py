@@ -40,8 +40,8 @@ def test_concentric_spheres_are_apart_by_the_difference_of_radii():
     got = at_half(ball(radius=15.0), ball(radius=15.6))
     assert got.hd95_mm == pytest.approx(0.6, abs=0.08)  # facets lie up to h^2 / 8r inside
     assert got.mean_surface_mm == pytest.approx(0.6, abs=0.02)
-    assert got.reference_cc == pytest.approx(4 / 3 * np.pi * 1.5**3, rel=0.01)
-    assert got.evaluated_cc == pytest.approx(4 / 3 * np.pi * 1.56**3, rel=0.01)
+    assert got.reference_cc == pytest.approx(4 / 3 * np.pi * 1.5**3, rel=0.02)
+    assert got.evaluated_cc == pytest.approx(4 / 3 * np.pi * 1.56**3, rel=0.02)
 
 
 def test_equal_maps_agree_completely():

@@ -27,6 +27,8 @@ _MODULES = {
         "split_half_error",
     ),
     "dvh": ("Dvh", "dose_volume_histogram", "dvh_w1_gy"),
+    "gamma": ("gamma_index", "gamma_indices", "gamma_two_sided"),
+    "gamma_result": ("DoseOutside", "GammaResult", "TwoSidedGammaResult"),
     "isodose": ("IsodoseResult", "isodose_agreement"),
     "masks": ("structure_fraction", "threshold_mask"),
     "registration": ("BestShiftResult", "CenterShiftResult", "best_shift", "center_shift"),

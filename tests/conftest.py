@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("dosemover", deadline=None, derandomize=True)
+settings.load_profile("dosemover")
 
 DATA = Path(os.environ.get("DOSEMOVER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

@@ -1,5 +1,24 @@
 """Distances from the moments of dose maps."""
 
+from dosemover.moments.distances import moment_dmd, moment_w2, support_box
+from dosemover.moments.galerkin import GalerkinLevel, GalerkinResult, galerkin_dmd, galerkin_w2
 from dosemover.moments.gaussian import GaussianMoments, bures_squared, bures_w2, gaussian_moments
+from dosemover.moments.tally import MomentAccumulator, MomentTally, tally_density, tally_map
 
-__all__ = ["GaussianMoments", "bures_squared", "bures_w2", "gaussian_moments"]
+__all__ = [
+    "GalerkinLevel",
+    "GalerkinResult",
+    "GaussianMoments",
+    "MomentAccumulator",
+    "MomentTally",
+    "bures_squared",
+    "bures_w2",
+    "galerkin_dmd",
+    "galerkin_w2",
+    "gaussian_moments",
+    "moment_dmd",
+    "moment_w2",
+    "support_box",
+    "tally_density",
+    "tally_map",
+]

@@ -1,0 +1,311 @@
+"""Moments of dose maps and of Monte Carlo deposits, in an orthonormal Legendre basis on a box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dosemover.dose import DoseMap
+from dosemover.errors import GridMismatchError, InputError
+from dosemover.grid import Grid
+from dosemover.moments.legendre import interval_integrals, legendre, mass_matrix, total_degree_indices
+
+DEFAULT_DEGREE = 12
+_CHUNK = 8192
+
+Box = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+
+
+def _check_degree(degree: int) -> None:
+    """A degree that can be tallied and solved with."""
+    if not 0 <= degree <= 40:
+        raise InputError(
+            f"`degree` must lie between 0 and 40, got {degree}. Higher moments of a dose map are noise, and "
+            "their tensor holds (degree + 1)^3 numbers."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MomentTally:
+    """Tensor moments of a measure on a box.
+
+    ``m_abc = integral of phi_a(z) phi_b(y) phi_c(x) dm``, phi the Legendre polynomials that are
+    orthonormal on each side of the box.
+
+    Parameters
+    ----------
+    tensor : ndarray, shape (degree + 1,) * 3
+        Moments in axis order (z, y, x) [Gy mm3]; ``tensor[0, 0, 0]`` is the mass.
+    box_mm : tuple
+        (low, high) [mm] along z, y, x.
+    variance : ndarray, shape (degree + 1,) * 3, optional
+        Tensor moments of the voxel variances sigma^2 V^2 [Gy2 mm6]: products of pairs of basis
+        functions expand in it, so that it holds the covariance of all moments up to half the degree.
+    batches : ndarray, shape (n, degree + 1, degree + 1, degree + 1), optional
+        Moments of the independent batches whose mean ``tensor`` is.
+    n_samples : int
+        Number of deposits, for tallies that were streamed.
+    """
+
+    tensor: NDArray[Any]
+    box_mm: Box
+    variance: NDArray[Any] | None = None
+    batches: NDArray[Any] | None = None
+    n_samples: int = 0
+
+    @property
+    def degree(self) -> int:
+        """Highest degree along each axis."""
+        return self.tensor.shape[0] - 1
+
+    @property
+    def mass(self) -> float:
+        """Integral of the measure [Gy mm3]."""
+        return float(self.tensor[0, 0, 0])
+
+    @property
+    def half_widths_mm(self) -> NDArray[np.float64]:
+        """Half the box along z, y, x [mm]."""
+        return np.array([(high - low) / 2 for low, high in self.box_mm])
+
+    @property
+    def mean_mm(self) -> NDArray[np.float64]:
+        """Mean position (x, y, z) [mm]."""
+        first = np.array([self.tensor[1, 0, 0], self.tensor[0, 1, 0], self.tensor[0, 0, 1]])
+        centers = np.array([(high + low) / 2 for low, high in self.box_mm])
+        return (centers + self.half_widths_mm * first / np.sqrt(3) / self.mass)[::-1]
+
+    def covariance(self, degree: int) -> NDArray[np.float64] | None:
+        """Covariance of the moments up to a total degree, or None where no uncertainty is known.
+
+        Parameters
+        ----------
+        degree : int
+            At most half the degree of the tally where it comes from voxel variances.
+
+        Returns
+        -------
+        ndarray, shape (n, n)
+            In the order of `legendre.total_degree_indices` (3, degree).
+        """
+        indices = total_degree_indices(3, degree)
+        if self.batches is not None:
+            where = tuple(np.array(indices).T)
+            rows = self.batches[(slice(None), *where)]
+            return np.atleast_2d(np.cov(rows, rowvar=False)) / len(rows)
+        if self.variance is not None:
+            return mass_matrix(self.variance, indices)
+        return None
+
+    def __add__(self, other: MomentTally) -> MomentTally:
+        """Tally of the sum of both measures; independent uncertainties add."""
+        if self.degree != other.degree or not np.allclose(self.box_mm, other.box_mm):
+            raise GridMismatchError(
+                f"tallies of degree {self.degree} on {self.box_mm} and of degree {other.degree} on "
+                f"{other.box_mm} cannot be merged. Tally both on one box to one degree."
+            )
+
+        def both(one: NDArray[Any] | None, two: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if one is None or two is None else one + two
+
+        return MomentTally(
+            tensor=self.tensor + other.tensor,
+            box_mm=self.box_mm,
+            variance=both(self.variance, other.variance),
+            n_samples=self.n_samples + other.n_samples,
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the tally as NPZ, whole or not at all."""
+        target = Path(path)
+        temporary = target.with_name(target.name + ".part.npz")
+        arrays = {"tensor": self.tensor, "box_mm": np.array(self.box_mm), "n_samples": self.n_samples}
+        for name in ("variance", "batches"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        try:
+            np.savez_compressed(temporary, **arrays)
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another.") from error
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> MomentTally:
+        """Read a tally that `save` wrote."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                box = tuple((float(low), float(high)) for low, high in arrays["box_mm"])
+                return cls(
+                    tensor=arrays["tensor"],
+                    box_mm=box,  # type: ignore[arg-type]
+                    variance=arrays.get("variance"),
+                    batches=arrays.get("batches"),
+                    n_samples=int(arrays["n_samples"]),
+                )
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: is no moment tally ({error}). Write one with save.") from error
+
+
+def _scaled_edges(grid: Grid, box: Box) -> list[NDArray[np.float64]]:
+    """Voxel boundaries in the coordinates of the box, [-1, 1] along each axis."""
+    return [
+        (2 * edges - (low + high)) / (high - low)
+        for edges, (low, high) in zip(grid.edges_mm, box, strict=True)
+    ]
+
+
+def _contract(density: NDArray[Any], integrals: list[NDArray[Any]]) -> NDArray[np.float64]:
+    """Tensor of sums over voxels by one matrix product an axis, last axis first."""
+    nz, ny, nx = density.shape
+    along_x = density.reshape(nz * ny, nx) @ integrals[2].astype(density.dtype)
+    along_y = np.einsum(
+        "zya,yb->zba", along_x.reshape(nz, ny, -1).astype(np.float64), integrals[1], optimize=True
+    )
+    return np.einsum("zba,zc->cba", along_y, integrals[0], optimize=True)
+
+
+def _moments(density: NDArray[Any], grid: Grid, box: Box, degree: int) -> NDArray[np.float64]:
+    """Exact tensor moments of a piecewise-constant density."""
+    integrals = [
+        interval_integrals(np.clip(t, -1.0, 1.0), degree) * half
+        for t, half in zip(_scaled_edges(grid, box), [(high - low) / 2 for low, high in box], strict=True)
+    ]
+    return _contract(np.asarray(density, dtype=np.float64), integrals)
+
+
+def tally_density(
+    density: ArrayLike, grid: Grid, *, box_mm: Box | None = None, degree: int = DEFAULT_DEGREE
+) -> MomentTally:
+    """Moments of a piecewise-constant density, exact to rounding.
+
+    Parameters
+    ----------
+    density : array_like, shape [z, y, x]
+    grid : Grid
+    box_mm : tuple, optional
+        (low, high) [mm] along z, y, x; the grid's own box by default. Density outside is left out.
+    degree : int
+        Highest degree along each axis.
+
+    Returns
+    -------
+    MomentTally
+
+    Raises
+    ------
+    InputError
+        When the degree is out of range.
+
+    Notes
+    -----
+    *Cost*: one matrix product of the map with degree + 1 columns.
+    """
+    _check_degree(degree)
+    box = grid.box_mm if box_mm is None else box_mm
+    return MomentTally(tensor=_moments(grid.check_array("density", density), grid, box, degree), box_mm=box)
+
+
+def tally_map(dose: DoseMap, *, box_mm: Box | None = None, degree: int = DEFAULT_DEGREE) -> MomentTally:
+    """Moments of a dose map, with the covariance that its batches or its uncertainty imply.
+
+    Parameters
+    ----------
+    dose : DoseMap
+    box_mm : tuple, optional
+        (low, high) [mm] along z, y, x; the map's own box by default.
+    degree : int
+
+    Returns
+    -------
+    MomentTally
+        With ``batches`` where the map has them (correlated noise included), else with ``variance``
+        where it has an uncertainty (voxels taken as independent).
+    """
+    tally = tally_density(dose.dose_gy, dose.grid, box_mm=box_mm, degree=degree)
+    box = tally.box_mm
+    if dose.batches_gy is not None:
+        batches = np.stack([_moments(batch, dose.grid, box, degree) for batch in dose.batches_gy])
+        return replace(tally, batches=batches)
+    if dose.uncertainty_gy is not None:
+        variance = np.square(dose.uncertainty_gy, dtype=np.float64) * dose.grid.voxel_volume_mm3
+        return replace(tally, variance=_moments(variance, dose.grid, box, degree))
+    return tally
+
+
+class MomentAccumulator:
+    """Streaming tally of weighted points: Monte Carlo deposits without a grid.
+
+    Parameters
+    ----------
+    box_mm : tuple
+        (low, high) [mm] along z, y, x. Deposits outside are counted in ``outside`` and left out.
+    degree : int
+
+    Notes
+    -----
+    *Cost*: about 2 (degree + 1)^3 operations a deposit; the memory does not grow.
+    """
+
+    def __init__(self, *, box_mm: Box, degree: int = DEFAULT_DEGREE) -> None:
+        _check_degree(degree)
+        self.box_mm = box_mm
+        self.degree = degree
+        self.n_samples = 0
+        self.outside = 0.0
+        self._sum = np.zeros((degree + 1,) * 3)
+        self._batches: list[NDArray[np.float64]] = []
+
+    def add(self, positions_mm: ArrayLike, weights: ArrayLike) -> None:
+        """Add deposits.
+
+        Parameters
+        ----------
+        positions_mm : array_like, shape (n, 3)
+            Points (x, y, z) [mm].
+        weights : array_like, shape (n,)
+            What each deposit adds to the measure [Gy mm3 or J].
+        """
+        points = np.asarray(positions_mm, dtype=np.float64)
+        w = np.asarray(weights, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != 3 or w.shape != points.shape[:1]:
+            raise InputError(
+                f"`positions_mm` and `weights` must have shapes (n, 3) and (n,), got {points.shape} and "
+                f"{w.shape}."
+            )
+        for start in range(0, len(points), _CHUNK):
+            self._add_chunk(points[start : start + _CHUNK, ::-1], w[start : start + _CHUNK])
+
+    def _add_chunk(self, points: NDArray[Any], weights: NDArray[Any]) -> None:
+        """Add deposits at points (z, y, x)."""
+        t = np.stack(
+            [(2 * points[:, i] - (low + high)) / (high - low) for i, (low, high) in enumerate(self.box_mm)]
+        )
+        inside = np.all(np.abs(t) <= 1, axis=0)
+        self.outside += float(weights[~inside].sum())
+        z, y, x = (legendre(values[inside], self.degree) for values in t)
+        pairs = (z[:, :, None] * y[:, None, :]).reshape(len(z), -1)
+        self._sum += (pairs.T @ (x * weights[inside, None])).reshape(self._sum.shape)
+        self.n_samples += int(inside.sum())
+
+    def end_batch(self) -> None:
+        """Close a batch: what was added since the last one becomes an independent sample."""
+        self._batches.append(self._sum)
+        self._sum = np.zeros_like(self._sum)
+
+    def tally(self) -> MomentTally:
+        """The tally so far: the mean of the closed batches, or the sum where there are none."""
+        if not self._batches:
+            return MomentTally(tensor=self._sum.copy(), box_mm=self.box_mm, n_samples=self.n_samples)
+        batches = np.stack(self._batches)
+        return MomentTally(
+            tensor=batches.mean(axis=0),
+            box_mm=self.box_mm,
+            batches=batches if len(batches) > 1 else None,
+            n_samples=self.n_samples,
+        )

@@ -98,7 +98,8 @@ def read_structures(
     *Limits*: between planes nothing is interpolated. A gap of more than 1.5 times the spacing beside it
     is taken as missing slices: the slabs at both sides end after half a usual spacing.
 
-    *Cost*: one pass over the corners; 16 structures of a head and neck, 70 000 corners, in 0.5 s.
+    *Cost*: one pass over the corners; the 16 structures of a head and neck (70 000 corners) take
+    about a second.
 
     References
     ----------
@@ -123,29 +124,25 @@ def read_structures(
             notes += [f"{region.name!r} has no contours between z = {a:g} and {b:g} mm" for a, b in gaps]
         else:
             notes.append(f"{region.name!r} lies outside the grid")
-    _tell(path, notes, missing=[n for n in names or () if n not in {s.name for s in structures}])
-    if not structures:
-        raise InputError(
-            f"{path} holds no structure on the grid of the dose{': ' if notes else ''}{'; '.join(notes)}. "
-            "There is nothing to evaluate. Choose the structure set of this plan."
-        )
-    return tuple(structures)
-
-
-def _tell(path: str | os.PathLike[str], notes: list[str], missing: list[str]) -> None:
-    """Warn about what was left out; refuse where it was asked for by name."""
-    if missing:
-        reasons = [n for n in notes if any(n.startswith(repr(m)) for m in missing)]
+    found = {s.name for s in structures}
+    if missing := [name for name in names or () if name not in found]:
+        reasons = [note for note in notes if note.startswith(tuple(map(repr, missing)))]
         raise InputError(
             f"{path}: {'; '.join(reasons)}. It was asked for by name. Leave it out, or correct the contours."
+        )
+    if not structures:
+        raise InputError(
+            f"{path} holds no structure on the grid of the dose: {'; '.join(notes)}. "
+            "There is nothing to evaluate. Choose the structure set of this plan."
         )
     if notes:
         warnings.warn(
             f"{path}: {'; '.join(notes)}. Structures without closed contours on the grid are left out, and "
             "slices without contours are left empty.",
             AccuracyWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
+    return tuple(structures)
 
 
 def _named_rois(
@@ -291,11 +288,12 @@ def slabs(
         )
     if missing.any() and not missing.all():
         spacing = float(np.median(steps[~missing]))
-    half = np.where(missing, np.nan, steps / 2)
-    below = np.concatenate([[np.nan], half])
-    above = np.concatenate([half, [np.nan]])
-    low = z_mm - np.where(np.isnan(below), np.where(np.isnan(above), spacing / 2, above), below)
-    high = z_mm + np.where(np.isnan(above), np.where(np.isnan(below), spacing / 2, below), above)
+    joined = np.where(missing, np.nan, steps / 2)
+    below, above = np.concatenate([[np.nan], joined]), np.concatenate([joined, [np.nan]])
+    usual = np.where(np.isnan(below) & np.isnan(above), spacing / 2, np.fmax(below, above))
+    room = np.concatenate([[np.inf], steps / 2, [np.inf]])
+    low = z_mm - np.where(np.isnan(below), np.minimum(usual, room[:-1]), below)
+    high = z_mm + np.where(np.isnan(above), np.minimum(usual, room[1:]), above)
     gaps = [(float(z_mm[k]), float(z_mm[k + 1])) for k in np.flatnonzero(missing)]
     return low, high, gaps
 

@@ -83,7 +83,7 @@ def _crossing(a: NDArray[Any], b: NDArray[Any], y_low: float, y_high: float) -> 
     """Height between ``y_low`` and ``y_high`` at which two sides cross; NaN where they do not."""
     low = max(a[0], b[0], y_low)
     high = min(a[2], b[2], y_high)
-    if low >= high:
+    if low >= high or max(a[1], a[3]) < min(b[1], b[3]) or max(b[1], b[3]) < min(a[1], a[3]):
         return np.nan
     at_low = _x_at(a, low) - _x_at(b, low)
     at_high = _x_at(a, high) - _x_at(b, high)

@@ -253,7 +253,12 @@ def _stored_values(
 ) -> NDArray[Any]:
     """Stored values [frame, row, column], decoded by pydicom."""
     decoder = _decoder(dataset, path)
-    values, _ = guarded(lambda: decoder.as_array(dataset, raw=True), f"{path}: its pixels cannot be decoded")
+    # pydicom's own decoder, where it has one, refuses damaged frames on which compiled ones may abort
+    plugin = "pydicom" if "pydicom" in decoder.available_plugins else ""
+    values, _ = guarded(
+        lambda: decoder.as_array(dataset, raw=True, decoding_plugin=plugin),
+        f"{path}: its pixels cannot be decoded",
+    )
     if values.size != shape[0] * shape[1] * shape[2]:
         raise DataFormatError(
             f"{path}: its pixels decode to shape {values.shape}, its header declares {shape}. "

@@ -14,7 +14,9 @@ from dosemover.grid import Grid
 Pair = dict[str, np.ndarray]
 
 
-def field_dose(grid: Grid, *, shift_mm: float = 0.0, output: float = 1.0, hot_spot: bool = False) -> np.ndarray:
+def field_dose(
+    grid: Grid, *, shift_mm: float = 0.0, output: float = 1.0, hot_spot: bool = False
+) -> np.ndarray:
     """A beam with penumbra and depth fall-off [Gy], moved along x, with a hot spot if asked for."""
     z, y, x = np.meshgrid(*grid.centers_mm, indexing="ij")
     (z0, z1), (y0, y1), (x0, x1) = grid.box_mm
@@ -25,7 +27,14 @@ def field_dose(grid: Grid, *, shift_mm: float = 0.0, output: float = 1.0, hot_sp
         return 0.5 * (erf((t + half) / 5.0) - erf((t - half) / 5.0)) if half > 2 else np.ones_like(t)
 
     depth = y - y0
-    dose = output * 60.0 * edge(u, half_x) * edge(w, half_z) * np.exp(-depth / 220.0) * (1 - 0.5 * np.exp(-depth / 7.0))
+    dose = (
+        output
+        * 60.0
+        * edge(u, half_x)
+        * edge(w, half_z)
+        * np.exp(-depth / 220.0)
+        * (1 - 0.5 * np.exp(-depth / 7.0))
+    )
     dose = dose + output * 1.2 * np.exp(-(u**2) / (2 * (half_x + 30) ** 2))
     if hot_spot:
         dose = dose * (1 + 0.15 * (np.hypot(np.hypot(u - 0.4 * half_x, w), y - (y0 + y1) / 2) < 9.0))
@@ -50,10 +59,15 @@ def make_result(
         corner = tuple(-(m - 1) * h / 2 for m, h in zip(n[::-1], (*spacing_mm, 1.0, 1.0), strict=False))
         grid = Grid.regular(shape=shape, spacing_mm=spacing_mm, origin_mm=corner)
     rng = np.random.default_rng(7)
-    clean = {"reference": field_dose(grid), "evaluated": field_dose(grid, shift_mm=1.0, output=0.98, hot_spot=True)}
+    clean = {
+        "reference": field_dose(grid),
+        "evaluated": field_dose(grid, shift_mm=1.0, output=0.98, hot_spot=True),
+    }
     sigma = {k: 0.008 * np.sqrt(v.max() * (v + 0.02 * v.max())) for k, v in clean.items()}
     noisy = {k: np.maximum(clean[k] + sigma[k] * rng.standard_normal(grid.shape), 0.0) for k in clean}
-    density = 0.05 + 0.95 * (np.abs(np.meshgrid(*grid.centers_mm, indexing="ij")[2]) < 0.45 * np.ptp(grid.x_edges_mm))
+    density = 0.05 + 0.95 * (
+        np.abs(np.meshgrid(*grid.centers_mm, indexing="ij")[2]) < 0.45 * np.ptp(grid.x_edges_mm)
+    )
     doses = {
         k: DoseMap(
             dose_gy=noisy[k],
@@ -74,7 +88,12 @@ def make_result(
         "structures": tables,
         "dvh_curves": curves,
         "profiles": _scale_profiles() if dose_mover else {},
-        "settings": {"gamma": [[3, 3], [2, 2]], "normalization": "global", "scale_factor": 1.0, "metrics": "all"},
+        "settings": {
+            "gamma": [[3, 3], [2, 2]],
+            "normalization": "global",
+            "scale_factor": 1.0,
+            "metrics": "all",
+        },
         "provenance": {"version": "0.1.0", "seed": 0, "platform": "Linux-6.1", "cores": "2"},
         "warnings": warnings,
     }
@@ -95,14 +114,17 @@ def _structures(grid: Grid, count: int) -> tuple[Structure, ...]:
     return tuple(found)
 
 
-def _maps(grid: Grid, dose: Pair, sigma: Pair, *, uncertainty: bool, dose_mover: bool, rng: Any) -> dict[str, FieldMap]:
+def _maps(
+    grid: Grid, dose: Pair, sigma: Pair, *, uncertainty: bool, dose_mover: bool, rng: Any
+) -> dict[str, FieldMap]:
     """The maps that a comparison returns, roughly right."""
     reference = dose["reference"]
     difference = dose["evaluated"] - reference
     top = float(reference.max())
     axes = [a for a in range(3) if grid.shape[a] > 1]
-    slopes = np.gradient(reference, *(grid.centers_mm[a] for a in axes), axis=tuple(axes))
-    steep = np.sqrt(sum(g**2 for g in (slopes if len(axes) > 1 else [slopes])))
+    steep = np.sqrt(
+        sum((np.gradient(reference, grid.centers_mm[a], axis=a) ** 2 for a in axes), np.zeros(grid.shape))
+    )
     gamma = np.abs(difference) / (0.03 * top) / np.sqrt(1 + (steep / (0.01 * top)) ** 2)
 
     def entry(values: np.ndarray, unit: str, label: str) -> FieldMap:
@@ -124,8 +146,10 @@ def _maps(grid: Grid, dose: Pair, sigma: Pair, *, uncertainty: bool, dose_mover:
             "displacement_mm": entry(moved, "mm", "displacement"),
             "change_percent": entry(change, "%", "change"),
             "dmd_index_mm": entry(np.sqrt((moved**2).sum(axis=0) + change**2), "mm", "DMD index"),
-            "dmd_residual_gy": entry(0.4 * difference, "Gy", "residual"),
-            "gain_loss_gy": entry(0.6 * difference, "Gy", "gain / loss"),
+            "dmd_residual_gy": entry(difference + 0.02 * reference, "Gy", "residual"),
+            "gain_loss_gy": entry(
+                np.where(np.abs(difference) > 0.02 * top, difference, 0.0), "Gy", "gain / loss"
+            ),
             "flow_mm": entry(0.2 * moved, "mm", "flow"),
         }
     return maps
@@ -157,7 +181,12 @@ def _scale_profiles() -> dict[str, dict[str, Any]]:
     dmd = 2.1 * length / (length + 60)
     kr = 0.5 * reach / (reach + 20)
     return {
-        "dmd_mm": {"exchange_length_mm": length, "value": dmd, "lower": 0.97 * dmd, "upper": [*1.02 * dmd[:-1], None]},
+        "dmd_mm": {
+            "exchange_length_mm": length,
+            "value": dmd,
+            "lower": 0.97 * dmd,
+            "upper": [*1.02 * dmd[:-1], None],
+        },
         "kr_mm": {"reach_mm": reach, "value": kr},
     }
 

@@ -39,7 +39,12 @@ class Reference:
     @property
     def bibtex(self) -> str:
         """The entry for a bibliography."""
-        fields = {"author": self.authors, "title": f"{{{self.title}}}", "journal": self.journal, "year": self.year}
+        fields = {
+            "author": self.authors,
+            "title": f"{{{self.title}}}",
+            "journal": self.journal,
+            "year": self.year,
+        }
         volume, _, pages = self.locator.partition(", ")
         fields |= {"volume": volume} if volume else {}
         fields |= {"pages": pages.replace("–", "--")} if pages else {}

@@ -61,8 +61,14 @@ def _colors(key: str, values: NDArray[Any]) -> dict[str, Any]:
     finite = values[np.isfinite(values)]
     top = float(np.quantile(np.abs(finite), 0.999)) if finite.size else 1.0
     if key.startswith("gamma"):
-        low, high = colormaps["Blues"](np.linspace(0.15, 0.75, 10)), colormaps["YlOrRd"](np.linspace(0.35, 0.95, 10))
-        return {"cmap": ListedColormap(np.vstack([low, high])), "norm": BoundaryNorm(np.linspace(0, 2, 21), 20)}
+        low, high = (
+            colormaps["Blues"](np.linspace(0.15, 0.75, 10)),
+            colormaps["YlOrRd"](np.linspace(0.35, 0.95, 10)),
+        )
+        return {
+            "cmap": ListedColormap(np.vstack([low, high])),
+            "norm": BoundaryNorm(np.linspace(0, 2, 21), 20),
+        }
     if finite.size and float(finite.min()) < 0:
         return {"cmap": "RdBu_r", "vmin": -(top or 1.0), "vmax": top or 1.0}
     return {"cmap": "viridis", "vmin": 0.0, "vmax": float(finite.max()) if finite.size else 1.0}
@@ -134,14 +140,18 @@ def plot_slices(
     """
     field = _field(result, key)
     if field.values.ndim == 4:
-        raise InputError(f"the map {key!r} holds vectors. A slice of scalars was asked for. Use `plot_displacement`.")
+        raise InputError(
+            f"the map {key!r} holds vectors. A slice of scalars was asked for. Use `plot_displacement`."
+        )
     across, down, normal = _plane(result, plane)
     at = _maximum_mm(result)[2 - normal] if position_mm is None else position_mm
     axes = _axes(ax)
     values = _cut(field, (across, down, normal), at)
     edges = field.grid.edges_mm
     image = axes.pcolormesh(edges[across], edges[down], values, rasterized=True, **_colors(key, field.values))
-    axes.figure.colorbar(image, ax=axes, label=_quantity(field), extend="both" if image.norm.vmin else "neither")
+    axes.figure.colorbar(
+        image, ax=axes, label=_quantity(field), extend="both" if image.norm.vmin else "neither"
+    )
     if isodoses:
         _isodose_lines(result, (across, down, normal), at, axes)
     _frame(axes, (across, down, normal), at)
@@ -164,12 +174,21 @@ def _isodose_lines(result: ComparisonResult, plane: tuple[int, int, int], at: fl
         return
     full = result.settings.get("prescription_gy") or result.reference.max_gy
     levels = [p / 100 * full for p in ISODOSE_PERCENT]
-    shown = [(level, p) for level, p in zip(levels, ISODOSE_PERCENT, strict=True) if dose.min() < level < dose.max()]
+    shown = [
+        (level, p)
+        for level, p in zip(levels, ISODOSE_PERCENT, strict=True)
+        if dose.min() < level < dose.max()
+    ]
     if not shown:
         return
     centers = result.reference.grid.centers_mm
     lines = axes.contour(
-        centers[across], centers[down], dose, levels=[level for level, _ in shown], colors="0.25", linewidths=0.8
+        centers[across],
+        centers[down],
+        dose,
+        levels=[level for level, _ in shown],
+        colors="0.25",
+        linewidths=0.8,
     )
     axes.clabel(lines, fmt={level: f"{p} %" for level, p in shown}, fontsize=7)
 
@@ -241,7 +260,9 @@ def plot_displacement(
     vectors = _cut(field, cut, at)
     x, y = field.grid.centers_mm[across], field.grid.centers_mm[down]
     dose = result.reference.interpolated_to(field.grid).dose_gy
-    enough = _cut(FieldMap(values=dose, grid=field.grid, unit="Gy", label="dose"), cut, at) > 0.05 * dose.max()
+    enough = (
+        _cut(FieldMap(values=dose, grid=field.grid, unit="Gy", label="dose"), cut, at) > 0.05 * dose.max()
+    )
     step = max(1, round(max(x.size, y.size) / n_arrows))
     keep = np.zeros(enough.shape, bool)
     keep[step // 2 :: step, step // 2 :: step] = True
@@ -252,7 +273,14 @@ def plot_displacement(
     pitch = float(np.ptp(x)) / max(x.size - 1, 1) * step
     if typical > 0:
         arrows = axes.quiver(
-            x[columns], y[rows], u, v, angles="xy", scale_units="xy", scale=typical / (1.2 * pitch), width=0.004
+            x[columns],
+            y[rows],
+            u,
+            v,
+            angles="xy",
+            scale_units="xy",
+            scale=typical / (1.2 * pitch),
+            width=0.004,
         )
         axes.quiverkey(arrows, 0.86, 1.03, typical, f"{typical:.2g} {field.unit}", labelpos="E")
     return axes
@@ -295,7 +323,9 @@ def plot_profiles(
         (line,) = axes.plot(centers[along], values, style, label=label)
         if dose.uncertainty_gy is not None:
             spread = dose.uncertainty_gy[tuple(index)]
-            axes.fill_between(centers[along], values - spread, values + spread, color=line.get_color(), alpha=0.2, lw=0)
+            axes.fill_between(
+                centers[along], values - spread, values + spread, color=line.get_color(), alpha=0.2, lw=0
+            )
     axes.set(xlabel=f"{axis} / mm", ylabel="dose / Gy")
     axes.set_ylim(bottom=0)
     axes.legend()
@@ -343,7 +373,9 @@ def plot_z_histogram(result: ComparisonResult, *, ax: Axes | None = None) -> Axe
     z = _field(result, "z").values
     z = z[np.isfinite(z)]
     axes = _axes(ax)
-    axes.hist(np.clip(z, Z_EDGES[0], Z_EDGES[-1]), bins=list(Z_EDGES), density=True, color="0.75", label="voxels")
+    axes.hist(
+        np.clip(z, Z_EDGES[0], Z_EDGES[-1]), bins=list(Z_EDGES), density=True, color="0.75", label="voxels"
+    )
     x = np.linspace(Z_EDGES[0], Z_EDGES[-1], 400)
     axes.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), "k", label="noise alone (normal)")
     axes.set(xlabel="difference / its standard uncertainty", ylabel="share of voxels per unit")

@@ -7,11 +7,15 @@ import re
 from pathlib import PureWindowsPath
 from typing import Any
 
-_PATH = re.compile(r"(?<![\w.])(?:~|\.{1,2}|[A-Za-z]:)?[\\/](?:[^\s\\/'\",;:()]+[\\/])*([^\s\\/'\",;:()]+)")
-"""An absolute path, or one that starts with a dot or a tilde, inside running text."""
+_START = r"(?:(?<=[\s'\"(\[=,;:])|^)"
+_ABSOLUTE = re.compile(
+    _START + r"(?:~|\.{1,2}|[A-Za-z]:)?[\\/](?:[^\s\\/'\",;:()]+[\\/])*([^\s\\/'\",;:()]+)"
+)
+_RELATIVE = re.compile(_START + r"(?:[\w.^+-]+[\\/])+([\w.^+-]+\.[A-Za-z]\w{0,7})")
+"""Paths inside running text, without spaces."""
 
-_RELATIVE_PATH = re.compile(r"(?:[^\\/]+[\\/])+[^\\/]*\.\w{1,8}(?:\.gz)?")
-"""A whole string that is a relative path of a file with a suffix."""
+_WHOLE = re.compile(r"(?:~|\.{0,2}|[A-Za-z]:)[\\/].*|(?:[^\\/]+[\\/])+[^\\/]*\.[A-Za-z]\w{0,7}")
+"""A whole string that is a path, with spaces or without."""
 
 
 def is_number(value: Any) -> bool:
@@ -88,15 +92,22 @@ def base_name(path: str) -> str:
 
 
 def public_text(text: str) -> str:
-    """Text with every file path cut down to its base name: folders are often named after patients.
+    """Running text with every file path cut down to its base name: folders are named after patients.
 
     Examples
     --------
-    >>> public_text("read /data/Doe^Jane/dose.dcm with gamma 3/3"), public_text("runs/doe/a.mhd")
-    ('read dose.dcm with gamma 3/3', 'a.mhd')
+    >>> public_text("read /data/Doe^Jane/dose.dcm with gamma 3/3")
+    'read dose.dcm with gamma 3/3'
     """
-    if re.match(r"(?:~|\.{0,2}|[A-Za-z]:)[\\/]", text) and "\n" not in text:
-        return base_name(text)
-    if _RELATIVE_PATH.fullmatch(text):
-        return base_name(text)
-    return _PATH.sub(r"\1", text)
+    return _RELATIVE.sub(r"\1", _ABSOLUTE.sub(r"\1", text))
+
+
+def public_value(text: str) -> str:
+    """A setting's text: its base name where all of it is a path, else as `public_text`.
+
+    Examples
+    --------
+    >>> public_value("runs/Jane Doe/a.mhd"), public_value("3/3,2/2")
+    ('a.mhd', '3/3,2/2')
+    """
+    return base_name(text) if _WHOLE.fullmatch(text) else public_text(text)

@@ -16,7 +16,7 @@ from dosemover.comparison.result import ComparisonResult
 from dosemover.errors import InputError
 from dosemover.report import charts, tables
 from dosemover.report.citations import citations
-from dosemover.report.formatting import public_text
+from dosemover.report.formatting import is_number, public_text
 from dosemover.report.sentences import SIGNIFICANT_P, SIGNIFICANT_Z, verdict, verdict_details
 from dosemover.report.volumes import LOW_SAMPLING_PERCENT, volumes
 
@@ -121,7 +121,7 @@ def context(result: ComparisonResult) -> dict[str, Any]:
     """What the template prints."""
     identifiers = result.identifiers
     warnings = [text if identifiers else public_text(text) for text in result.warnings]
-    missing = [key for key, metric in result.metrics.items() if metric.value is None]
+    missing = [key for key, metric in result.metrics.items() if not is_number(metric.value)]
     return {
         "cards": [
             tables.map_card(result.reference, "Reference", identifiers=identifiers),
@@ -148,7 +148,9 @@ def context(result: ComparisonResult) -> dict[str, Any]:
 def planes(result: ComparisonResult) -> list[str]:
     """Names of the planes in which the maps have an extent."""
     z, y, x = (n > 1 for n in result.reference.grid.shape)
-    return [name for name, there in (("axial", x and y), ("coronal", x and z), ("sagittal", y and z)) if there]
+    return [
+        name for name, there in (("axial", x and y), ("coronal", x and z), ("sagittal", y and z)) if there
+    ]
 
 
 def _version() -> str:

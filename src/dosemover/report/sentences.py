@@ -157,8 +157,8 @@ _TEXTS: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "mass_ratio",
         "amount",
-        "Total dose, evaluated / reference",
-        "The evaluated map holds {change} dose in all.",
+        "Total dose ratio",
+        "In all, the evaluated map holds {change} dose (evaluated over reference).",
         "Where it is.",
     ),
     (
@@ -415,9 +415,15 @@ _TEXTS: tuple[tuple[str, str, str, str, str], ...] = (
     ),
 )
 
-_GAMMA_RATE = re.compile(r"gamma_[\dp]+_[\dp]+_(global|local)_passing_rate_percent")
+GAMMA_RATE = re.compile(r"gamma_[\dp]+_[\dp]+_(global|local)_passing_rate_percent")
+"""Keys of the one-sided gamma passing rates."""
 
 _COMPILED = tuple((re.compile(pattern), *rest) for pattern, *rest in _TEXTS)
+
+
+def rank(key: str) -> int:
+    """Place of a metric in the verdict table."""
+    return next((i for i, entry in enumerate(_COMPILED) if entry[0].fullmatch(key)), len(_COMPILED))
 
 
 def explain(metric: MetricResult) -> Explanation:
@@ -435,7 +441,10 @@ def explain(metric: MetricResult) -> Explanation:
             words = _words(metric) | {k: v.replace("p", ".") for k, v in match.groupdict().items()}
             words = {name: _ordinal_safe(text) for name, text in words.items()}
             return Explanation(
-                title=title.format(**words), group=group, means=means.format(**words), blind=blind.format(**words)
+                title=title.format(**words),
+                group=group,
+                means=means.format(**words),
+                blind=blind.format(**words),
             )
     return Explanation(
         title=metric.key,
@@ -538,7 +547,7 @@ def _total(result: ComparisonResult) -> str:
 def _gamma(result: ComparisonResult) -> str:
     """The first gamma passing rate in words."""
     for metric in result.metrics.values():
-        if _GAMMA_RATE.fullmatch(metric.key) and is_number(metric.value):
+        if GAMMA_RATE.fullmatch(metric.key) and is_number(metric.value):
             return f"{explain(metric).title}: {percent(metric.value)} % of the voxels pass."
     return ""
 

@@ -10,23 +10,26 @@ import numpy as np
 
 from dosemover.comparison.result import ComparisonResult, MetricResult
 from dosemover.dose import DoseMap
-from dosemover.report.formatting import base_name, is_number, number, p_value, pretty_unit, public_text, quantity
-from dosemover.report.sentences import GROUPS, explain, is_significant
-
-HEADLINES = (
-    "dmd_mm",
-    "dmd_moved_mm",
-    "dmd_changed_percent",
-    "mass_ratio",
-    "dmd_residual_max_percent",
+from dosemover.report.formatting import (
+    base_name,
+    is_number,
+    number,
+    p_value,
+    pretty_unit,
+    public_text,
+    public_value,
+    quantity,
 )
-"""Metrics shown as large figures on the first screen; the first gamma passing rate joins them."""
+from dosemover.report.sentences import GAMMA_RATE, GROUPS, explain, is_significant, rank
+
+HEADLINES = ("dmd_mm", "mass_ratio", "dmd_residual_max_percent", "best_shift_mm")
+"""Metrics shown as large figures on the first screen; two gamma passing rates join them."""
 
 
 def verdict_groups(result: ComparisonResult) -> list[dict[str, Any]]:
-    """The verdict table: per group its heading and one row per metric, in the order of the result."""
+    """The verdict table: per group its heading and one row per metric."""
     rows: dict[str, list[dict[str, Any]]] = {group: [] for group in GROUPS}
-    for metric in result.metrics.values():
+    for metric in sorted(result.metrics.values(), key=lambda metric: rank(metric.key)):
         rows[explain(metric).group].append(_row(metric, identifiers=result.identifiers))
     return [{"heading": GROUPS[group], "key": group, "rows": found} for group, found in rows.items() if found]
 
@@ -82,9 +85,9 @@ def _floor(metric: MetricResult) -> str:
     """Noise floor with its standard deviation."""
     if not is_number(metric.floor):
         return ""
-    spread = f" ± {number(metric.floor_sd, 2)}" if is_number(metric.floor_sd) else ""
+    spread = f" ± {number(metric.floor_sd, 1)}" if is_number(metric.floor_sd) else ""
     unit = f" {pretty_unit(metric.unit)}" if metric.unit else ""
-    return f"{number(metric.floor, 3)}{spread}{unit}"
+    return f"{number(metric.floor, 2)}{spread}{unit}"
 
 
 def _evidence(metric: MetricResult) -> str:
@@ -100,9 +103,8 @@ def _evidence(metric: MetricResult) -> str:
 def headlines(result: ComparisonResult) -> list[dict[str, Any]]:
     """The few rows of the verdict table that the first screen shows large."""
     keys = [key for key in HEADLINES if key in result.metrics]
-    rates = [k for k in result.metrics if k.startswith("gamma_") and k.endswith("_passing_rate_percent")]
-    rates = [k for k in rates if "two_sided" not in k]
-    rows = [_row(result.metrics[key], identifiers=result.identifiers) for key in keys + rates[:1]]
+    rates = [key for key in result.metrics if GAMMA_RATE.fullmatch(key)]
+    rows = [_row(result.metrics[key], identifiers=result.identifiers) for key in keys + rates[:2]]
     return [row for row in rows if row["value"] is not None]
 
 
@@ -117,8 +119,7 @@ def map_card(dose: DoseMap, role: str, *, identifiers: bool) -> dict[str, Any]:
     spacing = " × ".join("uneven" if s is None else f"{s:.4g}" for s in dose.grid.spacing_mm)
     facts = {
         "Format": str(dose.source.get("format", "array")),
-        "Voxels (x, y, z)": f"{nx} × {ny} × {nz}",
-        "Voxel size": f"{spacing} mm",
+        "Voxels (x, y, z)": f"{nx} × {ny} × {nz} of {spacing} mm",
         "Origin": ", ".join(f"{o:.4g}" for o in dose.grid.origin_mm).replace("-", "−") + " mm",
         "Maximum": f"{number(dose.max_gy, 4)} {dose.unit}",
         "Integral": f"{number(dose.integral_gy_mm3 / 1e3, 4)} {dose.unit} cm³",
@@ -138,7 +139,7 @@ def _uncertainty(dose: DoseMap) -> str:
         return "given"
     relative = 100 * float(np.mean(dose.uncertainty_gy[high] / dose.dose_gy[high]))
     source = f"{dose.batches_gy.shape[0]} batches, " if dose.batches_gy is not None else ""
-    return f"{source}{number(relative, 2)} % on average above half the maximum"
+    return f"{source}{number(relative, 2)} % in the high dose"
 
 
 def scale_text(settings: Mapping[str, Any]) -> str:
@@ -213,21 +214,22 @@ def key_values(mapping: Mapping[str, Any], *, identifiers: bool) -> list[tuple[s
     """Settings or provenance as rows of text; paths are cut to base names unless identifiers are wanted."""
     rows = []
     for key, value in mapping.items():
-        text = value if isinstance(value, str) else json.dumps(_readable(value), ensure_ascii=False, default=str)
-        rows.append((str(key), text if identifiers else public_text(text)))
+        plain = _readable(value, identifiers=identifiers)
+        text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+        rows.append((str(key), text))
     return rows
 
 
-def _readable(value: Any) -> Any:
-    """Nested settings with NumPy scalars unpacked, floats shortened and paths as text."""
+def _readable(value: Any, *, identifiers: bool) -> Any:
+    """Nested settings with NumPy scalars unpacked, floats shortened and paths cut unless wanted."""
     if isinstance(value, Mapping):
-        return {str(k): _readable(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_readable(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _readable(value.tolist())
+        return {str(k): _readable(v, identifiers=identifiers) for k, v in value.items()}
+    if isinstance(value, np.ndarray | list | tuple | set):
+        return [_readable(v, identifiers=identifiers) for v in value]
     if isinstance(value, np.generic):
-        return _readable(value.item())
+        value = value.item()
     if isinstance(value, float):
         return float(f"{value:.6g}") if np.isfinite(value) else str(value)
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    return str(value) if identifiers else public_value(str(value))

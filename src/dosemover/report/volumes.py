@@ -18,8 +18,11 @@ from dosemover.grid import Grid, interpolate
 PAGE_BYTES = 6_500_000
 """Characters of base64 that all volumes of a page may take together."""
 
-FIRST_VOXELS = 3_000_000
-"""Voxels of one volume of the page, before compression has been tried."""
+FIRST_VOXELS = 300_000
+"""Voxels of one volume in the first try, which tells how well the maps compress."""
+
+MOST_VOXELS = 1_500_000
+"""Voxels of one volume of the page at the most: a phone holds a dozen of them unpacked."""
 
 NOT_A_NUMBER = 65535
 """Code of a voxel that was not evaluated."""
@@ -121,7 +124,9 @@ def layers(result: ComparisonResult) -> list[Layer]:
     ]
     scalars = dict(result.maps)
     if "difference_gy" not in scalars:
-        difference = FieldMap(values=evaluated - reference, grid=grid, unit=unit, label="evaluated - reference")
+        difference = FieldMap(
+            values=evaluated - reference, grid=grid, unit=unit, label="evaluated - reference"
+        )
         scalars = {"difference_gy": difference} | scalars
     for key, field in scalars.items():
         if np.ndim(field.values) == 3:
@@ -208,9 +213,7 @@ def coarsen(values: NDArray[Any], grid: Grid, factors: tuple[int, int, int], red
 
 def coarse_grid(grid: Grid, factors: tuple[int, int, int]) -> Grid:
     """The grid whose voxels are blocks of ``factors`` voxels (z, y, x)."""
-    z, y, x = (
-        np.append(e[_blocks(e, f)], e[-1]) for e, f in zip(grid.edges_mm, factors, strict=True)
-    )
+    z, y, x = (np.append(e[_blocks(e, f)], e[-1]) for e, f in zip(grid.edges_mm, factors, strict=True))
     return Grid(z_edges_mm=z, y_edges_mm=y, x_edges_mm=x)
 
 
@@ -243,7 +246,7 @@ def encode(values: NDArray[Any], *, low: float, high: float, levels: int) -> dic
     change = flat.copy()
     change[1:] -= flat[:-1]
     packed = np.concatenate([(change & 255).astype(np.uint8), (change >> 8).astype(np.uint8)])
-    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     data = deflater.compress(packed.tobytes()) + deflater.flush()
     return {"low": low, "step": step, "data": base64.b64encode(data).decode("ascii")}
 
@@ -275,7 +278,9 @@ def _encode_layer(layer: Layer, grid: Grid, factors: tuple[int, int, int]) -> di
     }
 
 
-def _encode_vectors(field: FieldMap, grid: Grid, factors: tuple[int, int, int], dose: NDArray[Any]) -> dict[str, Any]:
+def _encode_vectors(
+    field: FieldMap, grid: Grid, factors: tuple[int, int, int], dose: NDArray[Any]
+) -> dict[str, Any]:
     """A vector map on the coarser grid of its arrows; NaN where there is little dose."""
     coarse = coarse_grid(grid, factors)
     mask = coarsen(dose, grid, factors, "mean") < ARROW_DOSE_FRACTION * float(dose.max())
@@ -321,6 +326,17 @@ def _size(value: Any) -> int:
     return sum(_size(v) for v in value) if isinstance(value, list) else 0
 
 
+def _pack(
+    result: ComparisonResult, found: list[Layer], voxels: int
+) -> tuple[tuple[int, int, int], dict[str, Any]]:
+    """Layers and arrows in at most ``voxels`` voxels, and the blocks that this took."""
+    factors = factors_for(result.reference.grid, voxels)
+    return factors, {
+        "layers": [_encode_layer(layer, result.reference.grid, factors) for layer in found],
+        "vectors": _vector_layers(result, factors),
+    }
+
+
 def volumes(result: ComparisonResult, *, page_bytes: int = PAGE_BYTES) -> dict[str, Any]:
     """Everything that the viewer draws, small enough for one page.
 
@@ -332,21 +348,17 @@ def volumes(result: ComparisonResult, *, page_bytes: int = PAGE_BYTES) -> dict[s
 
     Notes
     -----
-    *Cost*: one compression of all maps, two where the first is too large.
+    *Cost*: one compression of small maps, two or three of large ones.
     """
     grid = result.reference.grid
     found = layers(result)
-    goal = min(FIRST_VOXELS, max(20_000, 2 * page_bytes // len(found)))
-    while True:
-        factors = factors_for(grid, goal)
-        packed = {
-            "layers": [_encode_layer(layer, grid, factors) for layer in found],
-            "vectors": _vector_layers(result, factors),
-        }
-        size = _size(packed)
-        if size <= page_bytes or goal == 1:
+    factors, packed = _pack(result, found, FIRST_VOXELS)
+    for growing in (True, False, False, False, False):
+        shown, size = math.prod(coarse_grid(grid, factors).shape), max(_size(packed), 1)
+        goal = min(MOST_VOXELS, max(1, int(0.85 * shown * page_bytes / size)))
+        fits = size <= page_bytes
+        if fits and (not growing or factors_for(grid, goal) >= factors):
             break
-        shown = min(goal, math.prod(coarse_grid(grid, factors).shape))
-        goal = max(1, int(0.9 * shown * page_bytes / size))
+        factors, packed = _pack(result, found, goal)
     z, y, x = factors
     return {"edges": _edges(coarse_grid(grid, factors)), "factors": {"x": x, "y": y, "z": z}, **packed}

@@ -9,7 +9,7 @@ const ISODOSE_COLORS = ["#5cc8ff", "#6fa8ff", "#7ee787", "#ffe066", "#ffa94d", "
 const STRUCTURE_COLORS = ["#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#7048e8", "#0c8599", "#b08900", "#868e96"];
 const NOT_EVALUATED = [34, 38, 46];
 const REAL_Z = 3;
-const MAX_HEIGHT = 460; // of a plane, in CSS pixels
+const MAX_HEIGHT = 520; // of a plane, in CSS pixels
 
 function clamp(value, low, high) { return Math.min(high, Math.max(low, value)); }
 
@@ -33,9 +33,9 @@ class ColorScale {
 
   // How strongly the colour covers a density image below it.
   cover(value) {
-    if (this.kind === "diverging") return clamp(Math.abs(value) / (0.4 * this.limit), 0, 0.85);
-    if (this.kind === "dose") return clamp(value / (0.08 * this.limit), 0, 0.65);
-    return 0.7;
+    if (this.kind === "diverging") return clamp(Math.abs(value) / (0.4 * this.limit), 0, 0.9);
+    if (this.kind === "dose") return clamp(value / (0.08 * this.limit), 0, 0.9);
+    return 1;
   }
 
   get ticks() {
@@ -165,7 +165,7 @@ class PlaneView {
     const values = this.slice(viewer.layer);
     const density = viewer.options.density ? this.slice(viewer.byKey.density) : null;
     const real = viewer.options.real ? this.slice(viewer.byKey.z) : null;
-    const grayOf = density ? 190 / viewer.byKey.density.limit : 0;
+    const grayOf = density ? 105 / viewer.byKey.density.limit : 0;
     const scale = viewer.scale;
     const nu = viewer.axes.n[this.u];
     const smooth = viewer.options.smooth;
@@ -186,7 +186,7 @@ class PlaneView {
           const mixed = low + wv * (high - low);
           if (mixed === mixed) value = mixed; // not NaN
         }
-        const gray = density ? Math.min(190, density[k] * grayOf) : 0;
+        const gray = density ? Math.min(150, density[k] * grayOf) : 0;
         let cover = density ? 0 : 1;
         let color = NOT_EVALUATED;
         let at = 0;
@@ -246,22 +246,24 @@ class PlaneView {
     this.drawIsodoseLabels(context, labels);
   }
 
-  // The percentage once on each line, where it does not cover an earlier one.
+  // The percentage once on each line: each level's in a direction of its own, none on top of another.
   drawIsodoseLabels(context, labels) {
     const taken = [];
     context.font = "600 10.5px system-ui, sans-serif";
     context.textAlign = "center";
     context.textBaseline = "middle";
-    for (const [percent, segments, color] of labels) {
+    labels.forEach(([percent, segments, color], i) => {
+      const angle = (40 * i - 100) * (Math.PI / 180);
+      const outward = ([x, y]) => x * Math.cos(angle) + y * Math.sin(angle);
       const places = segments
         .map(([from]) => [this.toX(from[0]), this.toY(from[1])])
-        .filter(([x, y]) => x > 14 && x < this.width - 14 && y > 22 && y < this.height - 22)
-        .sort((a, b) => a[1] - a[0] * 0.4 - (b[1] - b[0] * 0.4));
+        .filter(([x, y]) => x > 24 && x < this.width - 24 && y > 26 && y < this.height - 32)
+        .sort((a, b) => outward(b) - outward(a));
       const place = places.find(([x, y]) => taken.every(([a, b]) => Math.abs(a - x) > 24 || Math.abs(b - y) > 13));
-      if (!place) continue;
+      if (!place) return;
       taken.push(place);
       this.text(context, String(percent), place[0], place[1], color);
-    }
+    });
   }
 
   text(context, text, x, y, color) {
@@ -295,7 +297,7 @@ class PlaneView {
     const at = axes.find(this.normal, mm);
     const [du, dv] = [vectors.component(this.u), vectors.component(this.v)];
     const size = viewer.arrowScale(vectors);
-    const strideOf = (axis) => Math.max(1, Math.round(17 / ((axes.extent(axis) / axes.n[axis]) * this.scale)));
+    const strideOf = (axis) => Math.max(1, Math.round(27 / ((axes.extent(axis) / axes.n[axis]) * this.scale)));
     const [su, sv] = [strideOf(this.u), strideOf(this.v)];
     const arrows = [];
     for (let j = sv >> 1; j < axes.n[this.v]; j += sv) {
@@ -399,10 +401,10 @@ class Viewer {
     this.listeners = [];
     this.voxel = { x: 0, y: 0, z: 0 };
     this.layer = this.byKey.reference;
-    this.planes = Array.from(root.querySelectorAll("[data-plane]"))
+    this.planes = Array.from(document.querySelectorAll("[data-plane]"))
       .map((figure) => new PlaneView(this, figure, figure.dataset.plane));
     this.pending = false;
-    if (root) new ResizeObserver(() => this.resize()).observe(root);
+    if (root) new ResizeObserver(() => this.resize()).observe(root); // a 1-D map has no slices
   }
 
   get scale() { return new ColorScale(this.layer, this.tables, this.window); }
@@ -417,7 +419,7 @@ class Viewer {
 
   // One scale in mm for all planes, so that they can be compared.
   resize() {
-    const width = this.root.clientWidth;
+    const width = this.root ? this.root.clientWidth : 0;
     if (!width || width === this.lastWidth) return;
     this.lastWidth = width;
     const scales = this.planes.flatMap((plane) => [

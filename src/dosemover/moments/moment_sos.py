@@ -1,0 +1,287 @@
+"""Certified lower bounds on W_2 from moments alone: the moment-SoS hierarchy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dosemover.errors import InputError
+from dosemover.moments.interior_point import InteriorPointResult, solve
+from dosemover.moments.legendre import MultiIndex, legendre, mass_matrix, total_degree_indices
+from dosemover.moments.relaxation import Basis, Relaxation, relaxation
+from dosemover.moments.tally import MomentTally
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MomentSosResult:
+    """Lower bound of one order, with the polynomial potentials that certify it.
+
+    Parameters
+    ----------
+    order : int
+    lower_mm : float
+        Certified lower bound on W_2 [mm].
+    lower_squared_mm2 : float
+        Its square before clipping at 0 [mm2].
+    primal_mm : float
+        Root of the value of the moment problem at the end [mm]; equal to ``lower_mm`` to the
+        tolerance where the iteration converged.
+    phi, psi : ndarray
+        Coefficients of the dual polynomials [mm2] in the Legendre basis of each box, in the order of
+        `legendre.total_degree_indices` over ``axes``: phi(x) + psi(y) <= |x - y|^2 on the boxes.
+    sd_mm : float or None
+        Standard deviation of the bound by the delta method [mm].
+    axes : tuple of int
+        Array axes along which the maps are not uniform.
+    n_iterations : int
+    status : str
+    pseudo_moments : InteriorPointResult
+        The moment side, for the support and the map.
+    problem : Relaxation
+    reference, evaluated : MomentTally
+    """
+
+    order: int
+    lower_mm: float
+    lower_squared_mm2: float
+    primal_mm: float
+    phi: NDArray[Any]
+    psi: NDArray[Any]
+    sd_mm: float | None
+    axes: tuple[int, ...]
+    n_iterations: int
+    status: str
+    pseudo_moments: InteriorPointResult
+    problem: Relaxation
+    reference: MomentTally
+    evaluated: MomentTally
+
+    def displacement_mm(self, points_mm: ArrayLike) -> NDArray[np.float64]:
+        """T(x) - x = -grad phi(x) / 2 from the dual polynomial.
+
+        Parameters
+        ----------
+        points_mm : array_like, shape (n, 3)
+            Points (x, y, z) [mm] inside the reference's box.
+
+        Returns
+        -------
+        ndarray, shape (n, 3)
+            Displacements (x, y, z) [mm], 0 along axes where both maps are uniform.
+        """
+        points = np.asarray(points_mm, dtype=np.float64)[:, ::-1]
+        indices = total_degree_indices(len(self.axes), 2 * self.order)
+        scaled = _scaled(self.reference, self.axes, points)
+        moved = np.zeros_like(points)
+        for i, axis in enumerate(self.axes):
+            slope = _partial(scaled, indices, i) @ self.phi
+            moved[:, axis] = -slope / (2 * self.reference.half_widths_mm[axis])
+        return moved[:, ::-1]
+
+
+def _scaled(tally: MomentTally, axes: tuple[int, ...], points: NDArray[Any]) -> NDArray[np.float64]:
+    """Points (z, y, x) [mm] in the coordinates of the box, along some axes."""
+    columns = [
+        (2 * points[:, axis] - sum(tally.box_mm[axis])) / (tally.box_mm[axis][1] - tally.box_mm[axis][0])
+        for axis in axes
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _partial(points: NDArray[Any], indices: tuple[MultiIndex, ...], axis: int) -> NDArray[np.float64]:
+    """Derivatives of the basis along one axis, shape (n, len(indices))."""
+    where = np.array(indices)
+    values = np.ones((len(points), len(indices)))
+    for i in range(points.shape[1]):
+        degree = int(where[:, i].max())
+        table = _slopes(points[:, i], degree) if i == axis else legendre(points[:, i], degree)
+        values *= table[:, where[:, i]]
+    return values
+
+
+def _slopes(t: NDArray[Any], degree: int) -> NDArray[np.float64]:
+    """Derivatives of the orthonormal Legendre polynomials, shape (n, degree + 1)."""
+    slopes = np.zeros((t.size, degree + 1))
+    for a in range(1, degree + 1):
+        coefficients = np.zeros(a + 1)
+        coefficients[a] = np.sqrt(2 * a + 1)
+        derivative = np.polynomial.legendre.legder(coefficients)
+        slopes[:, a] = np.polynomial.legendre.legval(t, derivative)
+    return slopes
+
+
+def _informative_axes(*tallies: MomentTally) -> tuple[int, ...]:
+    """Array axes along which a measure is not uniform over its box; x where there are none.
+
+    Along an axis where both measures are uniform and independent of the others nothing moves.
+    """
+    found = tuple(
+        axis
+        for axis in range(3)
+        if any(np.any(np.take(t.tensor, range(1, t.degree + 1), axis=axis)) for t in tallies)
+    )
+    return found or (2,)
+
+
+def _normalized(
+    tally: MomentTally, axes: tuple[int, ...], indices: tuple[MultiIndex, ...]
+) -> NDArray[np.float64]:
+    """Moments over the mass for multi-indices along some axes, degree 0 along the others."""
+    where = np.zeros((len(indices), 3), dtype=int)
+    where[:, axes] = np.array(indices).reshape(len(indices), len(axes))
+    return tally.tensor[tuple(where.T)] / tally.mass
+
+
+def _scaled_cost(
+    problem: Relaxation, reference: MomentTally, evaluated: MomentTally, axes: tuple[int, ...]
+) -> tuple[NDArray[Any], float]:
+    """|x - y|^2 at the nodes in units of the largest half width squared, and that unit [mm2]."""
+    unit = max(max(t.half_widths_mm[list(axes)]) for t in (reference, evaluated))
+    d = problem.dimension
+    cost = np.zeros(len(problem.nodes))
+    for i, axis in enumerate(axes):
+        x, y = (
+            sum(t.box_mm[axis]) / 2 + t.half_widths_mm[axis] * problem.nodes[:, i + offset]
+            for t, offset in ((reference, 0), (evaluated, d))
+        )
+        cost += ((x - y) / unit) ** 2
+    return cost, unit**2
+
+
+def moment_sos(
+    *,
+    reference: MomentTally,
+    evaluated: MomentTally,
+    order: int = 2,
+    basis: Basis = "full",
+    tolerance: float = 1e-5,
+    max_iterations: int = 60,
+) -> MomentSosResult:
+    """Certified lower bound on W_2 from the moments up to degree 2 order.
+
+    ``rho_r = min L_z(|x - y|^2)`` over pseudo-moments z of the plan with both marginals' moments
+    fixed, the moment matrix M_r(z) and the localising matrices M_{r-1}((1 - t_i^2) z) positive
+    semidefinite; ``rho_r <= W_2^2``.
+
+    Parameters
+    ----------
+    reference, evaluated : MomentTally
+        To degree 2 order at least; each on a box that holds its whole measure. The boxes may differ.
+    order : int
+        r. Order 1 is the Gaussian (Gelbrich) bound.
+    basis : {"full", "reduced"}
+        "reduced" leaves out mixed terms of the highest degree: a weaker bound, much faster.
+    tolerance : float
+        Relative gap at which the interior-point method stops.
+    max_iterations : int
+
+    Returns
+    -------
+    MomentSosResult
+
+    Raises
+    ------
+    InputError
+        When the tallies hold too few moments, or the order's matrices would not fit.
+
+    Notes
+    -----
+    *Definition*: a feasible dual pair phi(x) + psi(y) <= |x - y|^2 on the boxes, cost - phi - psi a
+    weighted sum of squares; what the numerical squares leave over is charged at its sup-norm, so
+    that the bound holds to rounding however early the iteration stops. *Limits*: needs measures
+    that live inside their boxes; a box much larger than the measure weakens every order. Smooth
+    changes converge spectrally in r, edges slowly. *Cost*: independent of the number of voxels;
+    in three dimensions r = 2 a fraction of a second, r = 3 a few seconds, r = 4 minutes.
+
+    References
+    ----------
+    Mula & Nouy 2024; Lasserre 2010; Gelbrich 1990; Papp & Yildiz 2019.
+    """
+    for tally in (reference, evaluated):
+        if tally.degree < 2 * order:
+            raise InputError(
+                f"`order` {order} takes moments to degree {2 * order}, a tally holds {tally.degree}. "
+                "Tally to a higher degree."
+            )
+    axes = _informative_axes(reference, evaluated)
+    problem = relaxation(len(axes), order, basis)
+    cost, unit = _scaled_cost(problem, reference, evaluated, axes)
+    found = solve(
+        problem,
+        cost,
+        _normalized(reference, axes, problem.x_indices),
+        _normalized(evaluated, axes, problem.y_indices),
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    n_x = len(problem.pure_x)
+    phi = unit * found.dual_variables[:n_x]
+    psi = unit * np.concatenate([[0.0], found.dual_variables[n_x:]])
+    squared = unit * found.lower
+    lower = float(np.sqrt(max(squared, 0.0)))
+    indices = total_degree_indices(len(axes), 2 * order)
+    return MomentSosResult(
+        order=order,
+        lower_mm=lower,
+        lower_squared_mm2=squared,
+        primal_mm=float(np.sqrt(max(unit * found.primal, 0.0))),
+        phi=_reordered(phi, problem.x_indices, indices),
+        psi=_reordered(psi, ((0,) * len(axes), *problem.y_indices), indices),
+        sd_mm=_standard_deviation(
+            lower,
+            _variance(reference, axes, problem.x_indices, phi),
+            _variance(evaluated, axes, ((0,) * len(axes), *problem.y_indices), psi),
+        ),
+        axes=axes,
+        n_iterations=found.n_iterations,
+        status=found.status,
+        pseudo_moments=found,
+        problem=problem,
+        reference=reference,
+        evaluated=evaluated,
+    )
+
+
+def _reordered(
+    coefficients: NDArray[Any], source: tuple[MultiIndex, ...], target: tuple[MultiIndex, ...]
+) -> NDArray[np.float64]:
+    """Coefficients in another order of multi-indices."""
+    known = dict(zip(source, coefficients, strict=True))
+    return np.array([known.get(index, 0.0) for index in target])
+
+
+def _variance(
+    tally: MomentTally,
+    axes: tuple[int, ...],
+    indices: tuple[MultiIndex, ...],
+    coefficients: NDArray[Any],
+) -> float | None:
+    """Variance of the mean of a dual polynomial under a noisy normalised measure [mm4]."""
+    where = np.zeros((len(indices), 3), dtype=int)
+    where[:, axes] = np.array(indices).reshape(len(indices), len(axes))
+    where = tuple(where.T)
+    mean = float(coefficients @ tally.tensor[where]) / tally.mass
+    if tally.batches is not None:
+        values = (tally.batches[(slice(None), *where)] @ coefficients) / tally.mass
+        masses = tally.batches[:, 0, 0, 0] / tally.mass
+        return float(np.var(values - mean * masses, ddof=1)) / len(values)
+    if tally.variance is None:
+        return None
+    degree = max(max(index) for index in indices)
+    if tally.degree < 2 * degree:
+        return None
+    centered = coefficients.copy()
+    centered[indices.index((0,) * len(axes))] -= mean
+    used = tuple(tuple(int(column[i]) for column in where) for i in range(len(indices)))
+    return float(centered @ mass_matrix(tally.variance, used) @ centered) / tally.mass**2
+
+
+def _standard_deviation(lower: float, *variances: float | None) -> float | None:
+    """Delta method for the root: the standard deviation of the square over twice the value."""
+    known = [v for v in variances if v is not None]
+    if not known or lower == 0:
+        return None
+    return float(np.sqrt(sum(known)) / (2 * lower))

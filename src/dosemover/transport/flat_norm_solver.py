@@ -1,0 +1,257 @@
+"""Multilevel primal-dual iteration for the flat norm, and its certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dosemover._runtime import Progress
+from dosemover.transport import flat_norm_kernels as kernels
+from dosemover.transport.flat_norm_mesh import Mesh
+from dosemover.transport.slabs import dot, each_slab
+
+Fields = NDArray[Any]
+
+_OVER = np.float32(1.7)
+"""Over-relaxation of both variables."""
+
+_BALANCE = 5.0
+"""Ratio of the steps: multiplier norm over potential norm, times this."""
+
+_SWEEPS = 10
+"""Most repair sweeps over octants that are too steep."""
+
+_NO_REACH = np.float32(1e30)
+
+
+@dataclass(kw_only=True, eq=False)
+class Bounds:
+    """What the iteration has found: all in units of the density times mm4, best so far.
+
+    ``lower`` and ``discrete`` enclose the supremum over trilinear test functions, ``lower`` and ``upper`` that
+    over all of them.
+    """
+
+    lower: float = -np.inf
+    discrete: float = np.inf
+    upper: float = np.inf
+    potential: Fields = field(default_factory=lambda: np.zeros(0))
+    flow: Fields = field(default_factory=lambda: np.zeros(0))
+    moved: float = 0.0
+    gain_loss: Fields = field(default_factory=lambda: np.zeros(0))
+    n_iterations: int = 0
+
+    @property
+    def solver_upper(self) -> float:
+        """Upper bound of the supremum over trilinear functions."""
+        return min(self.discrete, self.upper)
+
+
+class Problem:
+    """sup of integral f rho over trilinear f on a mesh, |grad f| <= 1, |f| <= half the reach.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    density : ndarray, shape [z, y, x]
+        rho, the difference of both densities.
+    half_reach : float
+        R/2 [mm], or infinity.
+    """
+
+    def __init__(self, mesh: Mesh, density: NDArray[np.float64], half_reach: float) -> None:
+        self.mesh = mesh
+        self.half_reach = half_reach
+        self.balanced = not np.isfinite(half_reach)
+        self.mass = density * mesh.voxel_volume
+        self.loaded, self.load_flow = mesh.load(density)
+        self._work = np.empty(mesh.shape)
+        self._rows = np.empty(mesh.shape[0]), np.empty(mesh.shape[0])
+
+    def _planes(self, kernel: Any, *args: Any) -> float:
+        """Sum of a kernel's plane sums, added in order."""
+        each_slab(kernel, self.mesh.shape[0], self.mesh.size, *args, self._rows[0])
+        return float(self._rows[0].sum())
+
+    def lower(self, f: Fields, bounds: Bounds) -> None:
+        """Raise the lower bound: repair octants that are too steep, then scale f until it is feasible."""
+        g = f.copy()
+        last = -np.inf
+        for sweep in range(_SWEEPS + 1):
+            each_slab(
+                kernels.squared_slopes, self.mesh.shape[0], self.mesh.size, g, *self.mesh.steps, self._rows[0]
+            )
+            slope = float(np.sqrt(self._rows[0].max()))
+            each_slab(kernels.pair_sums, self.mesh.shape[0], self.mesh.size, g, self.loaded, *self._rows)
+            excess = max(1.0, slope, float(self._rows[1].max()) / self.half_reach) * (1 + 1e-12)
+            value = float(self._rows[0].sum()) / excess
+            if value > bounds.lower:
+                bounds.lower = value
+                bounds.potential = g / np.float32(excess)
+            if excess < 1.0005 or (sweep > 1 and value <= last):
+                return
+            last = value
+            for color in range(3):
+                rows = (self.mesh.shape[0] - color + 2) // 3
+                each_slab(kernels.shorten, rows, self.mesh.size, color, g, 1.0002, 0.9998, *self.mesh.steps)
+
+    def _leftover(self, mass: Fields, flow: Fields) -> float:
+        """Absolute mass that a flow leaves unmatched; the signed one lies in the work array."""
+        return self._planes(kernels.unmatched, mass, flow, self._work)
+
+    def upper(self, f: Fields, p: Fields, bounds: Bounds) -> None:
+        """Lower both upper bounds with the flow that the multipliers carry."""
+        mesh = self.mesh
+        flow = np.empty((3, *mesh.shape), np.float32)
+        each_slab(kernels.multiplier_flux, mesh.shape[0], mesh.size, p, *mesh.volumes, *mesh.distances, flow)
+        left = self._leftover(self.loaded, flow)
+        if self.balanced:
+            u = mesh.poisson(self._work)
+            closed = p.copy()
+            each_slab(kernels.add_gradient, mesh.shape[0], mesh.size, u, *mesh.volumes, closed)
+            mesh.add_potential_flow(u, flow)
+            each_slab(
+                kernels.multiplier_flux,
+                mesh.shape[0],
+                mesh.size,
+                closed,
+                *mesh.volumes,
+                *mesh.distances,
+                flow,
+            )
+            left = self._leftover(self.loaded, flow) * mesh.diameter / 2
+            cost = self._planes(kernels.multiplier_cost, closed, *mesh.volumes)
+        else:
+            left *= self.half_reach
+            cost = self._planes(kernels.multiplier_cost, p, *mesh.volumes)
+        bounds.discrete = min(bounds.discrete, cost + left)
+        self._add_load_flow(f, flow)
+        self.continuum(flow, f, bounds)
+
+    def _add_load_flow(self, f: Fields, flow: Fields) -> None:
+        """Add the flow between hats and voxels, where moving is cheaper than gain or loss."""
+        if self.balanced:
+            flow += self.load_flow
+            return
+        inside = np.abs(f) < 0.995 * self.half_reach
+        for axis in range(3):
+            low = (slice(None),) * axis + (slice(0, -1),)
+            high = (slice(None),) * axis + (slice(1, None),)
+            flow[axis][low] += self.load_flow[axis][low] * (inside[low] | inside[high])
+
+    def continuum(self, flow: Fields, f: Fields, bounds: Bounds) -> None:
+        """Lower the continuum's upper bound with any flow: leave what is left, or route it by a potential."""
+        if not self.balanced:
+            self._take(flow, bounds)
+            self._work *= np.abs(f) < 0.995 * self.half_reach
+            if not self._work.any():
+                return
+            self._work -= self._work.mean()
+        else:
+            self._leftover(self.mass, flow)
+        routed = flow.copy()
+        self.mesh.add_potential_flow(self.mesh.poisson(self._work), routed)
+        self._take(routed, bounds)
+
+    def _take(self, flow: Fields, bounds: Bounds) -> None:
+        """Keep a flow where it is the cheapest so far."""
+        left = self._leftover(self.mass, flow)
+        moved = self._planes(kernels.flux_cost, flow, *self.mesh.widths)
+        price = self.mesh.diameter / 2 if self.balanced else self.half_reach
+        if moved + price * left < bounds.upper:
+            bounds.upper = moved + price * left
+            bounds.moved = moved
+            bounds.flow = flow.copy()
+            bounds.gain_loss = self._work.copy()
+
+
+class DualIteration:
+    """Over-relaxed primal-dual iteration on one mesh: potential f against six multipliers a node.
+
+    Parameters
+    ----------
+    mesh : Mesh
+    load : ndarray, float32, shape [z, y, x]
+        Integrals of the density against the hats, over the hats' volumes.
+    half_reach : float
+    f, p : ndarray, float32
+        Start; changed in place.
+    """
+
+    def __init__(self, mesh: Mesh, load: Fields, half_reach: float, f: Fields, p: Fields) -> None:
+        self.mesh, self.load, self.f, self.p = mesh, load, f, p
+        self.half_reach = half_reach
+        self.balanced = not np.isfinite(half_reach)
+        self._limit = _NO_REACH if self.balanced else np.float32(half_reach)
+        self._bar = np.empty_like(f)
+        self._count = 0
+        self._zero = np.zeros_like(f) if self.balanced else None
+        self._volume = mesh.node_volume.astype(np.float32) if self.balanced else None
+        self._ratio = 0.05
+
+    def _norm(self, x: Fields) -> float:
+        """Euclidean norm."""
+        flat = x.reshape(-1, *self.mesh.shape[1:])
+        return float(np.sqrt(dot(flat, flat)))
+
+    def _set_ratio(self) -> None:
+        """Ratio of the steps from the sizes of both variables, at first and a few times later."""
+        size = self._norm(self.p)
+        if self._count not in (0, 10, 30, 100, 200, 400) or size == 0.0:
+            return
+        if self.balanced:
+            self._ratio = max(size, 1e-6) / np.sqrt(2 * self.mesh.size)
+            return
+        spacing = max(1 / a.forward.max() for a in self.mesh.axes if a.n > 1)
+        potential = min(self._norm(self.f), 3 * spacing * self.mesh.size**0.5)
+        self._ratio = max(_BALANCE * size / max(potential, 1e-20), 1e-4)
+
+    def run(self, n: int) -> None:
+        """Iterate n times."""
+        for _ in range(n):
+            self._set_ratio()
+            if self.balanced:
+                self._step_balanced()
+            else:
+                k = self.mesh.stiffness
+                self._ascend(self.f, 1 / (self._ratio * k), _OVER)
+                self._project(self._ratio / k)
+            self._count += 1
+
+    def _ascend(self, f: Fields, step: float, over: np.float32) -> None:
+        """Step of the potential; leaves its extrapolation."""
+        m = self.mesh
+        each_slab(
+            kernels.ascend,
+            m.shape[0],
+            m.size,
+            f,
+            self._bar,
+            self.p,
+            self.load,
+            np.float32(step),
+            self._limit,
+            over,
+            *m.coefficients,
+        )
+
+    def _project(self, step: float) -> None:
+        """Step of the multipliers."""
+        m = self.mesh
+        each_slab(kernels.project, m.shape[0], m.size, self._bar, self.p, np.float32(step), _OVER, *m.slopes)
+
+    def _step_balanced(self) -> None:
+        """Step in the metric of the gradient: the potential moves by a Poisson solve of the residual."""
+        assert self._zero is not None
+        assert self._volume is not None
+        self._ascend(self._zero, 1.0, np.float32(0))
+        u = self.mesh.poisson(self._bar * self._volume)
+        u *= np.float32(0.25 / (self._ratio * self.mesh.lumped))
+        np.add(self.f, 2 * u, out=self._bar)
+        u *= _OVER
+        self.f += u
+        self._project(self._ratio)

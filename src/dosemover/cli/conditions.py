@@ -6,8 +6,11 @@ import argparse
 import operator
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dosemover.comparison.result import ComparisonResult
+if TYPE_CHECKING:
+    from dosemover.comparison.result import ComparisonResult
+
 
 _OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _FIELDS = ("value", "lower", "upper", "floor", "floor_sd", "z", "p")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dosemover.dose import DoseMap
 from dosemover.errors import DosemoverError
+
+if TYPE_CHECKING:
+    from dosemover.dose import DoseMap
 
 _PACKAGES = ("numpy", "scipy", "numba", "pydicom", "SimpleITK", "scikit-image", "matplotlib", "rich", "POT")
 _EXTRAS = {"ompmc": "mc", "pylibjpeg": "jpeg"}
@@ -108,6 +109,10 @@ def _judge(test: SelfTest) -> tuple[list[str], bool]:
 
 def _box(shift_mm: float = 0.0, output: float = 1.0, background: float = 0.0) -> DoseMap:
     """Uniform cube of 16 mm in a field of 48 mm, moved along x by whole voxels."""
+    import numpy as np
+
+    from dosemover.dose import DoseMap
+
     n = int(_EXTENT_MM / _SPACING_MM)
     dose = np.full((n, n, n), background)
     low, high = n // 3, 2 * n // 3
@@ -149,7 +154,7 @@ def self_tests() -> list[SelfTest]:
         ),
         SelfTest(
             name="Dose Mover's Distance",
-            expected=2 * length * (np.sqrt(1 + _OUTPUT) - 1),
+            expected=2 * length * (math.sqrt(1 + _OUTPUT) - 1),
             tolerance=1e-4,
             compute=lambda: transport.dose_movers_distance(**change, ambient_dose_percent=0.0).value,
             law="output +2 %: 2 L (sqrt(1.02) - 1)",

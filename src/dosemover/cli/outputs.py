@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dosemover.comparison.result import ComparisonResult
 from dosemover.errors import InputError
+
+if TYPE_CHECKING:
+    from dosemover.comparison.result import ComparisonResult
 
 
 def check_targets(report: str | None, json_file: str | None, directory: str | None) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 
-from dosemover.comparison.result import ComparisonResult, MetricResult
 from dosemover.dose import DoseMap
+
+if TYPE_CHECKING:
+    from dosemover.comparison.result import ComparisonResult, MetricResult
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -199,7 +199,7 @@ def _structures(
     if isinstance(structures, str | PathLike):
         from dosemover.io import read_structures
 
-        frame = reference.source.get("frame_of_reference_uid")
+        frame = reference.source.get("FrameOfReferenceUID")
         return read_structures(structures, grid=reference.grid, frame_of_reference_uid=frame)
     for structure in structures:
         if not isinstance(structure, Structure):

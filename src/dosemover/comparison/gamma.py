@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from dosemover import metrics
 from dosemover.comparison.context import ComparisonContext
@@ -23,7 +21,7 @@ def criterion_key(dose: float, distance: float, normalization: str) -> str:
     return "_".join((*numbers, normalization))
 
 
-def _criteria(settings: CompareSettings) -> dict[str, tuple[float, float, str]]:
+def _criteria(settings: CompareSettings) -> dict[str, tuple[float, float, Literal["global", "local"]]]:
     """Every criterion that the settings ask for, by its name."""
     return {
         criterion_key(dose, distance, normalization): (dose, distance, normalization)
@@ -45,48 +43,63 @@ def _common(context: ComparisonContext) -> dict[str, Any]:
     return {
         "reference": context.reference,
         "evaluated": context.evaluated,
-        "criteria": settings.gamma,
-        "normalizations": settings.normalizations,
         "normalization_dose_gy": settings.prescription_gy,
         "dose_threshold_percent": settings.dose_threshold_percent,
         "interpolant": settings.gamma_interpolant,
+        "progress": context.progress,
     }
+
+
+def _metric(ending: str, value: float, found: Any) -> MetricResult:
+    """One number of a gamma result, null where no voxel was evaluated."""
+    evaluated = found.n_evaluated > 0
+    return MetricResult(
+        key=f"gamma_{found.key}_{ending}",
+        value=value if evaluated else None,
+        unit=_ENDINGS[ending],
+        settings={key: value for key, value in found.summary().items() if key != "key"},
+        status="ok" if evaluated else "no voxel reaches the dose threshold",
+    )
 
 
 def _gamma(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """Passing rates and means, with the maps of each criterion."""
-    results = metrics.gamma_indices(**_common(context))
-    for name, criterion in _criteria(context.settings).items():
-        found = results[criterion]
-        context.maps[f"gamma_{name}"] = FieldMap(
-            values=np.asarray(found.gamma, dtype=np.float32),
-            grid=context.reference.grid,
-            unit="",
-            label=f"gamma {criterion[0]:g} %/{criterion[1]:g} mm {criterion[2]}",
+    settings = context.settings
+    if any("two_sided" not in key for key in wanted):
+        results = metrics.gamma_indices(
+            **_common(context), criteria=settings.gamma, normalizations=settings.normalizations
         )
-        shared = dict(found.settings)
-        yield MetricResult(
-            key=f"gamma_{name}_passing_rate_percent",
-            value=found.passing_rate_percent,
-            unit="%",
-            settings=shared,
-            status=found.status,
-        )
-        yield MetricResult(key=f"gamma_{name}_mean", value=found.mean, settings=shared, status=found.status)
+        for found in results.values():
+            if not context.values_only:
+                context.maps[f"gamma_{found.key}"] = _map(found)
+            yield _metric("passing_rate_percent", found.passing_rate_percent, found)
+            yield _metric("mean", found.mean, found)
     if any("two_sided" in key for key in wanted):
-        yield from _two_sided(context)
+        yield from _two_sided(context, wanted)
 
 
-def _two_sided(context: ComparisonContext) -> Iterator[MetricResult]:
+def _map(found: metrics.GammaResult) -> FieldMap:
+    """The gamma map of one criterion."""
+    return FieldMap(
+        values=found.gamma,
+        grid=found.grid,
+        unit="",
+        label=f"gamma {found.dose_criterion_percent:g} %/{found.distance_criterion_mm:g} mm "
+        f"{found.normalization}",
+    )
+
+
+def _two_sided(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """Passing rates with each map searched for the other."""
-    for criterion, found in metrics.gamma_indices_two_sided(**_common(context)).items():
-        yield MetricResult(
-            key=f"gamma_{criterion_key(*criterion)}_two_sided_passing_rate_percent",
-            value=found.passing_rate_percent,
-            unit="%",
-            settings=dict(found.settings),
-            status=found.status,
-        )
+    for name, (dose, distance, normalization) in _criteria(context.settings).items():
+        if f"gamma_{name}_two_sided_passing_rate_percent" in wanted:
+            found = metrics.gamma_two_sided(
+                **_common(context),
+                dose_criterion_percent=dose,
+                distance_criterion_mm=distance,
+                normalization=normalization,
+            )
+            yield _metric("two_sided_passing_rate_percent", found.passing_rate_percent, found)
 
 
 class _GammaFamily(Family):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
 
 from dosemover.errors import GridMismatchError, InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Axis = NDArray[Any]
 """Voxel boundaries, centres or widths along one axis, float64 [mm]."""
@@ -275,6 +277,8 @@ def _linear_matrix(source: Axis, centers: Axis, points: Axis) -> csr_array:
 
     Constant in the outer half voxel, zero outside the boundaries ``source``.
     """
+    from scipy.sparse import csr_array
+
     n = centers.size
     low = np.clip(np.searchsorted(centers, points, side="right") - 1, 0, max(n - 2, 0))
     high = np.minimum(low + 1, n - 1)
@@ -291,6 +295,8 @@ def _linear_matrix(source: Axis, centers: Axis, points: Axis) -> csr_array:
 
 def _overlap_matrix(source: Axis, target: Axis) -> csr_array:
     """Overlap length of each target voxel with each source voxel, over the target's width."""
+    from scipy.sparse import csr_array
+
     cuts = np.union1d(source, target)
     middle = (cuts[1:] + cuts[:-1]) / 2
     length = np.diff(cuts)
@@ -355,6 +361,27 @@ def conserve(density: ArrayLike, *, source: Grid, target: Grid) -> NDArray[Any]:
         return array
     matrices = [_overlap_matrix(s, t) for s, t in zip(source.edges_mm, target.edges_mm, strict=True)]
     return _apply_along(matrices, array)
+
+
+def conserve_transposed(values: ArrayLike, *, source: Grid, target: Grid) -> NDArray[Any]:
+    """Transpose of `conserve` as a linear map: carries derivatives from the target back to the source.
+
+    Parameters
+    ----------
+    values : array_like, shape target.shape
+        Derivative with respect to each target voxel's density.
+    source, target : Grid
+
+    Returns
+    -------
+    ndarray, shape source.shape
+        Derivative with respect to each source voxel's density.
+    """
+    array = target.check_array("values", values)
+    if source.coincides_with(target):
+        return array
+    overlaps = [_overlap_matrix(s, t) for s, t in zip(source.edges_mm, target.edges_mm, strict=True)]
+    return _apply_along([csr_array(m.T) for m in overlaps], array)
 
 
 def _extend(edges: Axis, low: float, high: float) -> Axis:

@@ -96,15 +96,16 @@ def reading(file: Path, what: str) -> Iterator[None]:
         with np.errstate(all="ignore"):
             yield
     except DosemoverError as error:
-        if file.name in str(error):
+        text = " ".join(str(error).split())
+        if file.name in text and text == str(error):
             raise
-        raise type(error)(f"{file.name}: {error}") from error
+        raise type(error)(text if file.name in text else f"{file.name}: {text}") from error
     except PermissionError as error:
         raise InputError(f"{file} cannot be opened: permission denied. Make it readable first.") from error
     except _DAMAGE as error:
         raise DataFormatError(
-            f"{file} cannot be read as {what}: {one_line(error)}. It is damaged or incomplete. Export it "
-            "again."
+            f"{file.name} cannot be read as {what}: {one_line(error)}. It is damaged or incomplete. "
+            "Export it again."
         ) from error
 
 

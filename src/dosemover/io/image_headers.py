@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import zlib
@@ -17,6 +18,20 @@ _TEXT_RATIO = 8
 """Text spends at least one byte on a value, of at most eight bytes."""
 
 _BZIP2_RATIO = 50_000
+
+_LARGEST = 1e6
+"""Positions, spacings [mm] and direction cosines beyond this are damage; libraries may never return."""
+
+_NIFTI_2 = (b"n+2\0", b"ni2\0")
+
+_META_GEOMETRY = (
+    *("TransformMatrix", "Rotation", "Orientation", "Offset", "Origin", "Position"),
+    *("ElementSpacing", "ElementSize", "CenterOfRotation"),
+)
+_NRRD_GEOMETRY = (
+    *("space directions", "space origin", "spacings", "thicknesses", "measurement frame"),
+    *("axis mins", "axismins", "axis maxs", "axismaxs"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +68,7 @@ def image_format(head: bytes) -> str | None:
     """Name of the image format by the first 348 bytes of a file; None for anything else."""
     if head.startswith(b"NRRD0"):
         return "NRRD"
-    if head[4:8] in (b"n+2\0", b"ni2\0") or head[344:348] in (b"n+1\0", b"ni1\0"):
+    if head[4:8] in _NIFTI_2 or head[344:348] in (b"n+1\0", b"ni1\0"):
         return "NIfTI"
     if re.match(rb"\s*(ObjectType|NDims|Comment|DimSize|BinaryData)\s*=", head):
         return "MetaImage"
@@ -113,6 +128,9 @@ def _meta_header(path: Path) -> ImageHeader:
     for line in head[: end.end()].decode("latin-1").splitlines():
         key, _, value = line.partition("=")
         entries[key.strip()] = value.strip()
+    _check_dimensions(path, entries.get("NDims", ""), entries.get("DimSize", "").split())
+    for key in set(_META_GEOMETRY) & set(entries):
+        _check_geometry(path, key, entries[key])
     name = entries.get("ElementDataFile", "")
     local = name.upper() == "LOCAL"
     packed = entries.get("CompressedData", "false").lower() in ("true", "1")
@@ -140,6 +158,9 @@ def _nrrd_header(path: Path) -> ImageHeader:
         raise DataFormatError(
             f"{path.name}: the NRRD header is cut short or lacks sizes or encoding. Export it again."
         )
+    _check_dimensions(path, entries.get("dimension", ""), entries["sizes"].split())
+    for key in set(_NRRD_GEOMETRY) & set(entries):
+        _check_geometry(path, key, re.sub(r"\bnone\b|\bnan\b|[(),]", " ", entries[key], flags=re.IGNORECASE))
     encoding = entries["encoding"].lower()
     packed = encoding in ("gzip", "gz")
     ratio = {"raw": 1, "bzip2": _BZIP2_RATIO, "bz2": _BZIP2_RATIO}.get(encoding, _TEXT_RATIO)
@@ -154,25 +175,59 @@ def _nrrd_header(path: Path) -> ImageHeader:
 
 
 def _nifti_header(path: Path) -> ImageHeader:
-    """Offset of the voxels of a NIfTI-1 or NIfTI-2 file, or the .img file of a pair."""
+    """Offset of the voxels of a NIfTI-1 file, or the .img file of a pair."""
     with path.open("rb") as stream:
-        head = stream.read(544)
-    second = head[4:8] in (b"n+2\0", b"ni2\0")
-    if len(head) < (544 if second else 348):
+        head = stream.read(348)
+    if head[4:8] in _NIFTI_2:
+        raise InputError(
+            f"{path.name} is NIfTI-2, which the image library does not read. Save it as NIfTI-1 or NRRD."
+        )
+    if len(head) < 348:
         raise DataFormatError(
             f"{path.name}: the NIfTI header is cut short ({len(head)} bytes). Copy it again."
         )
-    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
-    offset = struct.unpack_from(order + ("q" if second else "f"), head, 168 if second else 108)[0]
-    single = head[4:8] == b"n+2\0" or head[344:348] == b"n+1\0"
-    if not single:
-        return ImageHeader(entries={}, data_file=existing_file(path.with_suffix(".img")))
+    order = "<" if struct.unpack_from("<i", head)[0] == 348 else ">"
+    dim = struct.unpack_from(order + "8h", head, 40)
+    _check_dimensions(path, str(dim[0]), [str(n) for n in dim[1 : max(1, dim[0] + 1)]])
+    pixdim = struct.unpack_from(order + "8f", head, 76)[: dim[0] + 1]
+    affine = struct.unpack_from(order + "18f", head, 256)
+    _check_geometry(path, "pixdim, quatern, qoffset, srow", " ".join(map(repr, (*pixdim, *affine))))
+    bits = struct.unpack_from(order + "h", head, 72)[0]
+    offset, slope, intercept = struct.unpack_from(order + "3f", head, 108)
+    scaled = (slope, intercept) not in ((0.0, 0.0), (1.0, 0.0))  # then the library hands out doubles
+    ratio = max(1.0, 64 / bits) if scaled and bits > 0 else 1.0
+    if head[344:348] == b"ni1\0":
+        return ImageHeader(entries={}, data_file=existing_file(path.with_suffix(".img")), ratio=ratio)
     if not 0 <= offset <= path.stat().st_size:
         raise DataFormatError(
             f"{path.name}: the voxels should begin at byte {offset:g} of {path.stat().st_size}. The header "
             "is wrong or the file truncated. Export or copy it again."
         )
-    return ImageHeader(entries={}, data_file=path, offset=int(offset))
+    return ImageHeader(entries={}, data_file=path, offset=int(offset), ratio=ratio)
+
+
+def _check_dimensions(path: Path, declared: str, sizes: list[str]) -> None:
+    """Hold the number of dimensions against the sizes: libraries trust them before they look."""
+    whole = re.fullmatch(r"[1-7]", declared) and all(re.fullmatch(r"[0-9]{1,18}", n) for n in sizes)
+    if not whole or len(sizes) != int(declared) or "0" in {n.lstrip("0") or "0" for n in sizes}:
+        raise DataFormatError(
+            f"{path.name} declares {declared[:20]!r} dimensions of sizes {' '.join(sizes)[:80]!r}. "
+            "Sizes must be positive, one for each dimension. The header is wrong. Export it again."
+        )
+
+
+def _check_geometry(path: Path, key: str, text: str) -> None:
+    """Hold numbers of the geometry against what can be a position, a size or a direction."""
+    for word in text.split():
+        try:
+            value = float(word)
+        except ValueError:
+            value = math.nan
+        if not abs(value) <= _LARGEST:
+            raise DataFormatError(
+                f"{path.name}: {key} holds {word[:40]!r}. Positions and sizes in mm must be numbers up to "
+                f"{_LARGEST:g}. The header is wrong. Export it again."
+            )
 
 
 def _data_file(path: Path, name: str) -> Path:

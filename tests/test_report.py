@@ -61,7 +61,7 @@ class Tags(HTMLParser):
                 self.ids.append(value)
 
     def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        assert self.open[-1:] == [tag], f"</{tag}> closes {self.open[-3:]}"
         self.open.pop()
 
     def handle_startendtag(self, tag, attrs):
@@ -109,7 +109,7 @@ def test_every_metric_has_a_row_with_value_or_status(small, html):
 
 
 def test_the_verdict_says_how_far_and_how_much(small, html):
-    assert verdict(small) == "The dose moved by 0.84 mm and changed by 2.0 % (noise alone: 0.050 mm)."
+    assert verdict(small) == "The dose moved by 0.84 mm and changed by 2 % (noise alone: 0.05 mm)."
     assert verdict(small) in html
     details = " ".join(verdict_details(small))
     assert "Noise alone does not explain that" in details
@@ -127,7 +127,7 @@ def test_the_verdict_without_transport_falls_back_on_shift_and_total(small):
 
 def test_the_verdict_admits_when_noise_is_not_known(small):
     unknown = replace(small, metrics=make_metrics(uncertainty=False))
-    assert verdict(unknown).endswith("(noise alone: not known).")
+    assert verdict(unknown) == "The dose moved by 0.84 mm and changed by 2 %."
     assert any("not known" in text for text in verdict_details(unknown))
 
 
@@ -287,6 +287,14 @@ def test_a_dvh_cell_without_value_shows_a_dash(small):
     ]
 
 
+def test_regions_get_a_table(small):
+    regions = {"whole map": {"n_voxels": 1680, "rmse_gy": 0.5}, "PTV <1>": {"rmse_gy": 0.7, "status": "ok"}}
+    text = Tags(render_report(replace(small, regions=regions))).text
+    assert "1 680" in text
+    assert "PTV <1>" in text
+    assert "rmse / Gy" in text
+
+
 def decode(packed, n):
     """Undo `encode` as the page does it."""
     raw = np.frombuffer(zlib.decompress(base64.b64decode(packed["data"]), -15), np.uint8).astype(np.uint16)
@@ -336,8 +344,8 @@ def test_large_maps_are_downsampled_and_the_page_says_so():
     packed = volumes(result, page_bytes=300_000)
     assert sum(len(layer["data"]) for layer in packed["layers"]) <= 300_000
     assert packed["factors"]["x"] > 1
-    assert packed["edges"]["x"][0] == pytest.approx(result.reference.grid.x_edges_mm[0])
-    assert packed["edges"]["x"][-1] == pytest.approx(result.reference.grid.x_edges_mm[-1])
+    assert packed["axes"]["edges"]["x"][0] == pytest.approx(result.reference.grid.x_edges_mm[0])
+    assert packed["axes"]["edges"]["x"][-1] == pytest.approx(result.reference.grid.x_edges_mm[-1])
 
 
 @pytest.mark.slow
@@ -351,6 +359,13 @@ def test_a_page_of_thirteen_million_voxels_stays_below_eight_megabytes(tmp_path)
 def test_small_maps_are_shown_voxel_by_voxel(small, html):
     assert page_data(small)["volumes"]["factors"] == {"x": 1, "y": 1, "z": 1}
     assert "Downsampled" not in html
+
+
+def test_values_off_the_middle_of_their_voxels_stay_there():
+    grid = Grid.from_centers(x_mm=[0, 2, 10, 11], y_mm=[0.0, 3.0, 6.0], z_mm=[0.0, 4.0])
+    axes = volumes(make_result(grid=grid, n_structures=0))["axes"]
+    assert axes["centers"]["x"] == [0, 2, 10, 11]
+    assert axes["edges"]["x"] == [-1, 1, 6, 10.5, 11.5]
 
 
 def test_maps_on_another_grid_are_brought_to_the_reference():
@@ -399,7 +414,7 @@ def test_the_result_writes_its_own_report(small, tmp_path):
 def test_a_report_needs_a_folder_that_exists(small, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         write_report(small, tmp_path / "no" / "r.html")
-    with pytest.raises(InputError, match="it is a folder"):
+    with pytest.raises(InputError, match="is a directory"):
         write_report(small, tmp_path)
 
 
@@ -409,9 +424,10 @@ def test_a_disk_that_refuses_leaves_the_old_report(small, tmp_path, monkeypatch)
     def refuse(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dosemover.report.page.tempfile.mkstemp", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(InputError, match="No space left on device"):
         write_report(small, tmp_path / "r.html")
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
     assert (tmp_path / "r.html").read_text() == "old"
 
 

@@ -100,9 +100,10 @@ def test_the_slider_moves_its_slice(page):
 
 def test_a_click_moves_the_crosshair_to_the_place_in_mm(page):
     page.click(CANVAS, across=0.25, down=0.75)
-    axes = page.js(
-        "[0.25, 0.75].map((f, i) => doseReport.viewer.axes.find('xy'[i], doseReport.viewer.axes.low('xy'[i]) + f * doseReport.viewer.axes.extent('xy'[i])))"
+    place = (
+        "axes => [['x', 0.25], ['y', 0.75]].map(([a, f]) => axes.find(a, axes.low(a) + f * axes.extent(a)))"
     )
+    axes = page.js(f"({place})(doseReport.viewer.axes)")
     assert page.js("[doseReport.viewer.voxel.x, doseReport.viewer.voxel.y]") == axes
     assert "x −" in page.js("document.querySelector('#position').innerText")
 
@@ -179,9 +180,8 @@ def test_the_page_decodes_what_python_encoded(page, result):
     grid = result.reference.grid
     packed = {entry["key"]: entry for entry in volumes(result)["layers"]}
     for layer in layers(result):
-        got = page.js(
-            f"Array.from(doseReport.viewer.byKey[{json.dumps(layer.key)}].values, v => Number.isNaN(v) ? null : v)"
-        )
+        unpacked = f"doseReport.viewer.byKey[{json.dumps(layer.key)}].values"
+        got = page.js(f"Array.from({unpacked}, v => Number.isNaN(v) ? null : v)")
         got = np.array([np.nan if v is None else v for v in got]).reshape(grid.shape)
         step = packed[layer.key]["step"]
         inside = np.abs(layer.values) <= np.nanmax(np.abs(got))
@@ -201,9 +201,8 @@ def test_inflate_undoes_every_kind_of_deflate_block(page, level, strategy):
     deflater = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
     packed = base64.b64encode(deflater.compress(data) + deflater.flush()).decode()
     # checked by a position-dependent sum: the bytes themselves would be slow to bring back
-    got = page.js(
-        f"inflate(decodeBase64('{packed}'), {len(data)}).reduce((sum, byte, i) => (sum + byte * (i % 8191 + 1)) % 4294967291, 0)"
-    )
+    add = "(sum, byte, i) => (sum + byte * (i % 8191 + 1)) % 4294967291"
+    got = page.js(f"inflate(decodeBase64('{packed}'), {len(data)}).reduce({add}, 0)")
     values = np.frombuffer(data, np.uint8).astype(np.int64)
     assert got == int(np.sum(values * (np.arange(values.size) % 8191 + 1))) % 4294967291
 

@@ -57,7 +57,8 @@ REFERENCES = (
     Reference(
         key="liero2018",
         authors="Liero, M. and Mielke, A. and Savaré, G.",
-        title="Optimal entropy-transport problems and a new Hellinger–Kantorovich distance between positive measures",
+        title="Optimal entropy-transport problems and a new Hellinger–Kantorovich distance "
+        "between positive measures",
         journal="Inventiones mathematicae",
         year=2018,
         locator="211, 969–1117",
@@ -146,7 +147,8 @@ REFERENCES = (
     Reference(
         key="ju2008",
         authors="Ju, T. and Simpson, T. and Deasy, J. O. and Low, D. A.",
-        title="Geometric interpretation of the γ dose distribution comparison technique: interpolation-free calculation",
+        title="Geometric interpretation of the γ dose distribution comparison technique: "
+        "interpolation-free calculation",
         journal="Medical Physics",
         year=2008,
         locator="35, 879–887",
@@ -187,7 +189,8 @@ REFERENCES = (
     Reference(
         key="kawrakow2000",
         authors="Kawrakow, I. and Fippel, M.",
-        title="Investigation of variance reduction techniques for Monte Carlo photon dose calculation using XVMC",
+        title="Investigation of variance reduction techniques for Monte Carlo photon dose calculation "
+        "using XVMC",
         journal="Physics in Medicine and Biology",
         year=2000,
         locator="45, 2163–2183",

@@ -6,14 +6,12 @@ import base64
 import hashlib
 import json
 import math
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from dosemover.comparison.result import ComparisonResult
-from dosemover.errors import InputError
+from dosemover.io.atomic import atomic_write
 from dosemover.report import charts, tables
 from dosemover.report.citations import citations
 from dosemover.report.formatting import is_number, public_text
@@ -52,32 +50,9 @@ def write_report(result: ComparisonResult, path: str | Path) -> Path:
     *Cost*: about a second for a million voxels.
     """
     target = Path(path)
-    if target.is_dir() or not target.parent.is_dir():
-        reason = "it is a folder" if target.is_dir() else f"the folder {target.parent} does not exist"
-        raise InputError(
-            f"the report cannot be written to {target}: {reason}. No report was made. "
-            "Name an HTML file in a folder that exists."
-        )
-    text = render_report(result)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except OSError as error:
-        raise InputError(
-            f"the report cannot be written to {target}: {error.strerror}. No report was made. "
-            "Choose a folder that you may write to, with room for about 10 MB."
-        ) from error
+    with atomic_write(target) as temporary:
+        temporary.write_text(render_report(result), encoding="utf-8")
     return target
-
-
-def _umask() -> int:
-    """Mask of the permissions of new files."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def render_report(result: ComparisonResult) -> str:
@@ -137,6 +112,7 @@ def context(result: ComparisonResult) -> dict[str, Any]:
         "significant_p": SIGNIFICANT_P,
         "significant_z": SIGNIFICANT_Z,
         "dvh": tables.dvh_table(result),
+        "regions": tables.region_table(result),
         "planes": planes(result),
         "settings": tables.key_values(result.settings, identifiers=identifiers),
         "provenance": tables.key_values(result.provenance, identifiers=identifiers),

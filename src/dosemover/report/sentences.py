@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from dosemover.comparison.result import ComparisonResult, MetricResult
+from dosemover.comparison.sentence import verdict as moved_and_changed
 from dosemover.report.formatting import is_number, number, p_value, percent, quantity
 
 GROUPS = {
@@ -389,7 +390,7 @@ _TEXTS: tuple[tuple[str, str, str, str, str], ...] = (
         "dvh_w1_gy",
         "structures",
         "Area between the DVHs",
-        "The dose-volume histograms differ by {value} on average.",
+        "The dose-volume histograms differ by {value} on average{where}.",
         "Where in the structure the dose is.",
     ),
     (
@@ -470,7 +471,9 @@ def _words(metric: MetricResult) -> dict[str, str]:
         share = 100 * (value - 1)
         more = "more" if share > 0 else "less"
         change = "the same" if abs(share) < 0.005 else f"{number(abs(share), 2)} % {more}"
+    where = f", most in {settings['largest_in']}" if "largest_in" in settings else ""
     return {
+        "where": where,
         "value": quantity(value, metric.unit),
         "change": change,
         "exchange": f"{exchange:g}" if is_number(exchange) else str(exchange),
@@ -493,11 +496,9 @@ def verdict(result: ComparisonResult) -> str:
     "The dose moved by 0.8 mm and changed by 0.3 % (noise alone: 0.05 mm)." Without the Dose
     Mover's Distance it falls back on the best rigid shift and the total dose.
     """
-    moved, changed = (_value(result, key) for key in ("dmd_moved_mm", "dmd_changed_percent"))
-    if moved is not None and changed is not None:
-        floor = result.metrics["dmd_mm"].floor if "dmd_mm" in result.metrics else None
-        noise = f"{number(floor, 2)} mm" if is_number(floor) else "not known"
-        return f"The dose moved by {number(moved, 2)} mm and changed by {number(changed, 2)} % (noise alone: {noise})."
+    sentence = moved_and_changed(result)
+    if sentence is not None:
+        return sentence
     ratio, shift = _value(result, "mass_ratio"), _value(result, "best_shift_mm")
     parts = []
     if shift is not None:
@@ -506,8 +507,8 @@ def verdict(result: ComparisonResult) -> str:
         parts.append(f"the total dose changed by {number(100 * (ratio - 1), 2)} %")
     if not parts:
         return "The maps were compared; the table below says how they differ."
-    sentence = " and ".join(parts)
-    return sentence[0].upper() + sentence[1:] + "."
+    text = " and ".join(parts)
+    return text[0].upper() + text[1:] + "."
 
 
 def verdict_details(result: ComparisonResult) -> list[str]:

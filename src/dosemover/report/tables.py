@@ -91,7 +91,7 @@ def _floor(metric: MetricResult) -> str:
 
 
 def _evidence(metric: MetricResult) -> str:
-    """z and p as text."""
+    """Significance, z and p, as text."""
     parts = []
     if is_number(metric.z):
         parts.append(f"z = {number(metric.z, 3)}")
@@ -166,6 +166,8 @@ def dvh_name(key: str) -> str:
     >>> dvh_name("d95_gy"), dvh_name("d0p03cc_gy"), dvh_name("v20gy_percent"), dvh_name("mean_gy")
     ('D95 / Gy', 'D0.03cc / Gy', 'V20Gy / %', 'mean / Gy')
     """
+    if key.startswith("n_"):
+        return key[2:].replace("_", " ")
     name, unit = key, ""
     for ending, printed in (("_gy", "Gy"), ("_percent", "%"), ("_cc", "cm³"), ("_mm", "mm")):
         if key.endswith(ending):
@@ -197,6 +199,27 @@ def dvh_table(result: ComparisonResult) -> dict[str, Any]:
             )
         rows.append({"name": name, "cells": cells})
     return {"columns": [dvh_name(key) for key in columns], "rows": rows}
+
+
+def region_table(result: ComparisonResult) -> dict[str, Any]:
+    """Rows of regions and columns of the differences inside them."""
+    columns: list[str] = []
+    for values in result.regions.values():
+        columns += [key for key in values if key not in columns]
+    rows = [
+        {"name": name, "cells": [_region_cell(values.get(key)) for key in columns]}
+        for name, values in result.regions.items()
+    ]
+    return {"columns": [dvh_name(key) for key in columns], "rows": rows}
+
+
+def _region_cell(value: Any) -> str:
+    """A number, or whatever else a region reports, as text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}".replace(",", " ")
+    return number(value) if value is None or isinstance(value, float) else str(value)
 
 
 def _signed(reference: float | None, evaluated: float | None) -> str:

@@ -6,7 +6,7 @@ import base64
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ FIRST_VOXELS = 300_000
 
 MOST_VOXELS = 1_500_000
 """Voxels of one volume of the page at the most: a phone holds a dozen of them unpacked."""
+
+SAMPLE = 1_000_000
+"""About how many voxels decide on the end of a colour scale."""
 
 NOT_A_NUMBER = 65535
 """Code of a voxel that was not evaluated."""
@@ -89,7 +92,8 @@ def _on_grid(field: FieldMap, grid: Grid) -> NDArray[Any]:
 
 def _limit(values: NDArray[Any], *, quantile: float = 0.999) -> float:
     """End of a colour scale: a high quantile of the size of what is not zero."""
-    size = np.abs(values[np.isfinite(values) & (values != 0)])
+    sample = values.ravel()[:: max(1, values.size // SAMPLE)]
+    size = np.abs(sample[np.isfinite(sample) & (sample != 0)])
     return float(np.quantile(size, quantile)) if size.size else 1.0
 
 
@@ -183,37 +187,38 @@ def _extra_layers(result: ComparisonResult) -> Iterator[Layer]:
             )
 
 
-def _blocks(edges: NDArray[np.float64], factor: int) -> NDArray[np.intp]:
-    """First voxel of each block of ``factor`` voxels along an axis."""
-    return np.arange(0, edges.size - 1, factor)
-
-
 def coarsen(values: NDArray[Any], grid: Grid, factors: tuple[int, int, int], reduce: str) -> NDArray[Any]:
     """Join blocks of voxels: volume-weighted mean, or the value furthest from 0; NaN only where all are."""
     if factors == (1, 1, 1):
         return values
-    starts = [_blocks(e, f) for e, f in zip(grid.edges_mm, factors, strict=True)]
     known = np.isfinite(values)
-
-    def total(array: NDArray[Any], ufunc: np.ufunc) -> NDArray[Any]:
-        for axis, start in enumerate(starts):
-            array = ufunc.reduceat(array, start, axis=axis)
-        return array
-
-    filled = np.where(known, values, 0.0)
+    complete = bool(known.all())
+    filled = values if complete else np.where(known, values, 0.0)
     if reduce == "extreme":
-        low, high = total(filled, np.minimum), total(filled, np.maximum)
+        low, high = _per_block(filled, factors, np.minimum), _per_block(filled, factors, np.maximum)
         joined = np.where(high >= -low, high, low)
     else:
-        volume = grid.voxel_volume_mm3 * known
+        mass = _per_block(filled * grid.voxel_volume_mm3, factors, np.add)
+        if complete:
+            return mass / coarse_grid(grid, factors).voxel_volume_mm3
         with np.errstate(invalid="ignore", divide="ignore"):
-            joined = total(filled * volume, np.add) / total(volume, np.add)
-    return np.where(total(known, np.logical_or), joined, np.nan)
+            joined = mass / _per_block(known * grid.voxel_volume_mm3, factors, np.add)
+    return joined if complete else np.where(_per_block(known, factors, np.logical_or), joined, np.nan)
+
+
+def _per_block(array: NDArray[Any], factors: tuple[int, int, int], ufunc: np.ufunc) -> NDArray[Any]:
+    """Reduce blocks of ``factors`` voxels with a ufunc, axis after axis."""
+    for axis, factor in enumerate(factors):
+        if factor > 1:
+            array = ufunc.reduceat(array, np.arange(0, array.shape[axis], factor), axis=axis)
+    return array
 
 
 def coarse_grid(grid: Grid, factors: tuple[int, int, int]) -> Grid:
     """The grid whose voxels are blocks of ``factors`` voxels (z, y, x)."""
-    z, y, x = (np.append(e[_blocks(e, f)], e[-1]) for e, f in zip(grid.edges_mm, factors, strict=True))
+    if factors == (1, 1, 1):
+        return grid
+    z, y, x = (np.append(e[:-1:f], e[-1]) for e, f in zip(grid.edges_mm, factors, strict=True))
     return Grid(z_edges_mm=z, y_edges_mm=y, x_edges_mm=x)
 
 
@@ -294,15 +299,20 @@ def _encode_vectors(
     seen = np.sqrt(size[~mask]) if (~mask).any() else np.zeros(1)
     return {
         "unit": field.unit,
-        "edges": _edges(coarse),
+        "axes": _axes(coarse),
         "typical": float(np.quantile(seen, 0.95)),
         **parts,
     }
 
 
-def _edges(grid: Grid) -> dict[str, list[float]]:
-    """Voxel boundaries per axis [mm]."""
-    return {axis: np.round(e, 4).tolist() for axis, e in zip("zyx", grid.edges_mm, strict=True)}
+def _axes(grid: Grid) -> dict[str, dict[str, list[float]]]:
+    """Voxel boundaries, and where in the voxels the values hold, per axis [mm]."""
+    edges = dict(zip("zyx", grid.edges_mm, strict=True))
+    centers = dict(zip("zyx", grid.centers_mm, strict=True))
+    return {
+        "edges": {axis: np.round(mm, 4).tolist() for axis, mm in edges.items()},
+        "centers": {axis: np.round(mm, 4).tolist() for axis, mm in centers.items()},
+    }
 
 
 def _vector_layers(result: ComparisonResult, factors: tuple[int, int, int]) -> dict[str, Any]:
@@ -337,28 +347,35 @@ def _pack(
     }
 
 
+def _affordable(found: list[Layer], grid: Grid, page_bytes: int) -> int:
+    """Voxels of one volume that a page has room for, from how well every n-th voxel compresses."""
+    steps = factors_for(grid, FIRST_VOXELS)
+    thinned = tuple(slice(None, None, step) for step in steps)
+    size = sum(
+        len(_encode_layer(replace(layer, values=layer.values[thinned]), grid, (1, 1, 1))["data"])
+        for layer in found
+    )
+    shown = math.prod(-(-n // step) for n, step in zip(grid.shape, steps, strict=True))
+    return min(MOST_VOXELS, max(1, int(0.9 * shown * page_bytes / max(size, 1))))
+
+
 def volumes(result: ComparisonResult, *, page_bytes: int = PAGE_BYTES) -> dict[str, Any]:
     """Everything that the viewer draws, small enough for one page.
 
     Returns
     -------
     dict
-        "edges" of the voxels of the page [mm], "factors" (x, y, z) of the reference's voxels that
+        "axes" of the voxels of the page [mm], "factors" (x, y, z) of the reference's voxels that
         each of them joins, "layers" and "vectors".
 
     Notes
     -----
-    *Cost*: one compression of small maps, two or three of large ones.
+    *Cost*: two compressions of the maps as shown, three where the first guess was too large.
     """
     grid = result.reference.grid
     found = layers(result)
-    factors, packed = _pack(result, found, FIRST_VOXELS)
-    for growing in (True, False, False, False, False):
-        shown, size = math.prod(coarse_grid(grid, factors).shape), max(_size(packed), 1)
-        goal = min(MOST_VOXELS, max(1, int(0.85 * shown * page_bytes / size)))
-        fits = size <= page_bytes
-        if fits and (not growing or factors_for(grid, goal) >= factors):
-            break
-        factors, packed = _pack(result, found, goal)
+    factors, packed = _pack(result, found, _affordable(found, grid, page_bytes))
+    while (size := _size(packed)) > page_bytes and (shown := coarse_grid(grid, factors).n_voxels) > 1:
+        factors, packed = _pack(result, found, max(1, int(0.9 * shown * page_bytes / size)))
     z, y, x = factors
-    return {"edges": _edges(coarse_grid(grid, factors)), "factors": {"x": x, "y": y, "z": z}, **packed}
+    return {"axes": _axes(coarse_grid(grid, factors)), "factors": {"x": x, "y": y, "z": z}, **packed}

@@ -384,7 +384,7 @@ function arrowPath(context, x0, y0, x1, y1) {
 class Viewer {
   constructor(data, root) {
     this.root = root;
-    this.axes = new Axes(data.volumes.edges);
+    this.axes = new Axes(data.volumes.axes);
     this.isodoses = data.isodoses;
     this.lowSamplingPercent = data.lowSamplingPercent;
     const layers = data.volumes.layers.map((packed) => new Layer(packed, this.axes));

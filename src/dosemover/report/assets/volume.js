@@ -20,17 +20,12 @@ function unpack(packed, n) {
   return values;
 }
 
-// Voxel boundaries and centres along x, y, z.
+// Voxel boundaries along x, y, z [mm], and where in the voxels the values hold.
 class Axes {
-  constructor(edges) {
+  constructor({ edges, centers }) {
     this.edges = edges;
-    this.n = {};
-    this.centers = {};
-    for (const axis of "xyz") {
-      const e = edges[axis];
-      this.n[axis] = e.length - 1;
-      this.centers[axis] = e.slice(1).map((high, i) => (high + e[i]) / 2);
-    }
+    this.centers = centers;
+    this.n = { x: centers.x.length, y: centers.y.length, z: centers.z.length };
     this.size = this.n.x * this.n.y * this.n.z;
     this.stride = { x: 1, y: this.n.x, z: this.n.x * this.n.y };
   }
@@ -99,7 +94,7 @@ class VectorLayer {
     this.label = packed.label;
     this.unit = packed.unit;
     this.typical = packed.typical;
-    this.axes = new Axes(packed.edges);
+    this.axes = new Axes(packed.axes);
     this.packed = packed;
   }
 

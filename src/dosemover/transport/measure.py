@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
-from dosemover.grid import Grid, conserve, union_grid
+from dosemover.grid import Grid, conserve, conserve_transposed, union_grid
 
 Weight = Literal["dose", "energy"]
 
@@ -97,6 +97,39 @@ def measure_pair(
                 "No transport distance is defined without mass. Check the map and the mask."
             )
     return MeasurePair(a=a, b=b, grid=grid)
+
+
+def measure_factor(
+    *, reference: DoseMap, grid: Grid, mask: ArrayLike | None = None, weight: Weight = "dose"
+) -> NDArray[Any] | None:
+    """What mask and weight multiply a dose on ``grid`` by; None where by nothing."""
+    return _factor(reference, grid, mask, weight)
+
+
+def to_evaluated_dose(
+    derivative: NDArray[np.float64],
+    *,
+    reference: DoseMap,
+    evaluated: DoseMap,
+    mask: ArrayLike | None = None,
+    weight: Weight = "dose",
+) -> NDArray[np.float64]:
+    """Derivative with respect to the evaluated dose [1/Gy], from one with respect to the pair's ``b``.
+
+    Parameters
+    ----------
+    derivative : ndarray, shape of the pair's grid
+    reference, evaluated, mask, weight
+        As for `measure_pair`.
+
+    Returns
+    -------
+    ndarray, shape evaluated.grid.shape
+    """
+    grid = union_grid(reference.grid, evaluated.grid)
+    factor = _factor(reference, grid, mask, weight)
+    weighted = derivative if factor is None else derivative * factor
+    return np.asarray(conserve_transposed(weighted, source=evaluated.grid, target=grid), dtype=np.float64)
 
 
 def _factor(reference: DoseMap, grid: Grid, mask: ArrayLike | None, weight: Weight) -> NDArray[Any] | None:

@@ -1,0 +1,215 @@
+r"""Certified bounds of the Dose Mover's Distance and of W_2, for piecewise-constant densities.
+
+Upper bound (Benamou & Brenier 2000; unbalanced: Chizat et al. 2018). Along the linear path from a to b any
+face flux m (lowest Raviart-Thomas, none through the box) with the source s := b - a + div m is feasible, and
+costs sum over voxels of integral (|m|^2 + L^2 s^2) / theta, theta the logarithmic mean of a and b. The flux
+that u drives, m = M^-1 grad u, makes this u.(b - a) + u.r + L^2 r^2/theta with the residual r, so that every
+iterate of conjugate gradients is a bound.
+
+Lower bound. For any potential w the half-steps phi(x) = 2 inf_z (w(z) + |x - z|^2) and psi, the same of -w,
+satisfy phi(x) + psi(y) <= |x - y|^2 <= c(x, y): take the midpoint as z. With g = grad w and H = D^2 w at x,
+
+    phi >= 2 w - |g|^2/2 + g.H g/4 - e |g|^2/4 - |H' g|^2 / (8 (1 - beta)),
+
+e the change of the Hessian along the half-step (third derivatives inside voxels, jumps at faces, both
+weighted as Taylor's remainder weights them), |H'| <= 2 beta the Hessian in the window that holds the minimiser.
+Everything is bounded from the spline's Bezier net, nothing is sampled. Where beta is too large, phi is at
+least 2 w - max |g|^2/2 over the window. The term g.H g enters phi and psi with opposite signs and cancels
+where the two densities agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dosemover.grid import Grid
+from dosemover.transport import bounds_kernels as kernels
+from dosemover.transport.multigrid import Multigrid, conjugate_gradients
+from dosemover.transport.slabs import dot, each_slab
+from dosemover.transport.spline import SplineSpace, _by_rows
+
+_LARGEST_WINDOW = 8
+"""Voxels around a point beyond which the minimiser of a half-step is not searched."""
+
+_MIXING = 1e-7
+"""Share of the other map added where only one is 0, so that the path has a mobility."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FluxBound:
+    """Upper bound of the squared distance times mass, and the potential that drives its flux."""
+
+    squared: float
+    potential: NDArray[np.float64]
+    n_iterations: int
+    converged: bool
+
+
+def flux_upper_bound(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    grid: Grid,
+    *,
+    length_mm: float,
+    start: NDArray[np.float64] | None = None,
+    tolerance: float = 1e-3,
+    max_iterations: int = 60,
+) -> FluxBound:
+    r"""Certified upper bound of the squared Hellinger-Kantorovich distance HK_L(a, b)^2 [Gy mm3 mm2].
+
+    Parameters
+    ----------
+    a, b : ndarray, shape grid.shape
+        Densities [Gy].
+    grid : Grid
+    length_mm : float
+        Exchange length L [mm].
+    start : ndarray, shape grid.shape, optional
+        First guess of the potential: voxel means of the Galerkin estimate.
+    tolerance : float
+        Of conjugate gradients; every iterate is a bound.
+    max_iterations : int
+
+    Notes
+    -----
+    *Cost*: about 6 passes of line solves at 2 M voxels, half a second on two cores.
+    """
+    mixed = bool(np.any((a > 0) != (b > 0)))
+    e = _MIXING if mixed else 0.0
+    if mixed:
+        a, b = a + e / 2 * (b - a), b + e / 2 * (a - b)
+    inverse = np.empty_like(a)
+    each_slab(kernels.inverse_log_mean, a.shape[0], a.size, a, b, inverse)
+    theta = np.where(inverse > 0, 1 / np.where(inverse > 0, inverse, 1.0), 0.0)
+    screening = 1 / length_mm**2
+    volume = grid.voxel_volume_mm3
+    source = (b - a) * volume
+    widths = [np.asarray(v) for v in grid.widths_mm]
+
+    def apply(u: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+        each_slab(kernels.flux_planes, u.shape[0], u.size, u, inverse, *widths, screening, out)
+        if u.shape[0] > 1:
+            each_slab(kernels.flux_columns, u.shape[1], u.size, u, inverse, *widths, out)
+
+    pre = Multigrid(theta, grid, screening=screening)
+    if start is not None and mixed:
+        start = np.where(inverse > 0, start, 0.0)
+    found = conjugate_gradients(
+        apply, pre, source, start=start, tolerance=tolerance, max_iterations=max_iterations
+    )
+    u = found.x
+    residual = np.empty_like(u)
+    apply(u, residual)
+    np.subtract(source, residual, out=residual)
+    partial = np.empty(u.shape[0])
+    each_slab(kernels.unmatched_cost, u.shape[0], u.size, residual, inverse, volume, partial)
+    squared = dot(u, source) + dot(u, residual) + length_mm**2 * float(partial.sum())
+    squared = max(squared, 0.0) / (1 - (2 * e) ** 0.5) ** 2
+    return FluxBound(squared=squared, potential=u, n_iterations=found.n_iterations, converged=found.converged)
+
+
+def _window(space: SplineSpace, bounds: list[NDArray[np.float32]], largest: float) -> None:
+    """Widen the bounds (|grad w|, |D2 w|, |D3 w|, jumps), in place, to the window of each minimiser.
+
+    The minimiser of w(z) + |x - z|^2 lies within k voxels if the gradient within k' + 1 voxels stays below
+    k' h for every k' >= k. Where that needs too many voxels, the global gradient bounds it and the Hessian
+    counts as unbounded. ``largest`` multiplies w.
+    """
+    slope = bounds[0]
+    extended = [v for v in space.grid.widths_mm if v.size > 1]
+    h = min((float(v.min()) for v in extended), default=1.0)
+    top = float(slope.max())
+    scratch = np.empty_like(slope)
+
+    def dilated(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        each_slab(kernels.dilate, x.shape[0], x.size, x, scratch)
+        return scratch
+
+    steps = int(np.ceil(top * largest / h))
+    reach = np.ones(slope.shape, np.uint8)
+    wider = slope.copy()
+    wider[...] = dilated(wider)
+    for k in range(1, min(steps, _LARGEST_WINDOW) + 1):
+        wider[...] = dilated(wider)
+        reach[wider > k * h / largest] = k + 1
+    far = reach > _LARGEST_WINDOW
+    if steps > _LARGEST_WINDOW:
+        far |= wider > 0
+        reach[far] = 1
+    widest = int(reach.max())
+    for x in bounds:
+        wide = x.copy()
+        for k in range(1, widest + 1):
+            wide[...] = dilated(wide)
+            np.copyto(x, wide, where=reach >= k) if k > 1 else np.copyto(x, wide)
+    if far.any():
+        bounds[0][far] = top
+        bounds[1][far] = np.inf
+
+
+def half_step_lower_bounds(
+    space: SplineSpace,
+    c: NDArray[np.float64],
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    *,
+    penalty: float,
+    scales: tuple[float, ...] = (1.0,),
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    r"""Certified lower bounds of the squared distance times mass from multiples of a potential.
+
+    Parameters
+    ----------
+    space : SplineSpace
+        Of the potential; its grid may halve the voxels of ``a`` and ``b``.
+    c : ndarray, shape space.grid.shape
+        Coefficients of w [mm2].
+    a, b : ndarray
+        Densities [Gy].
+    penalty : float
+        4 L^2 [mm2]; inf for balanced transport of equal masses.
+    scales : tuple of float
+        Multiples of w to try, the first being that of the returned excess.
+
+    Returns
+    -------
+    bounds : ndarray, shape (len(scales),)
+    excess : ndarray, shape space.grid.shape
+        Cost of the remainders over the kinetic term, in each voxel.
+    """
+    shape = c.shape
+    bezier = space.bezier
+    second = [
+        np.ascontiguousarray((t[:, 0] - 2 * t[:, 1] + t[:, 2]) * (2 / np.square(v))[:, None])
+        for t, v in zip(bezier, space.grid.widths_mm, strict=True)
+    ]
+    inverse = [1 / np.asarray(v) for v in space.grid.widths_mm]
+    rows = _by_rows(bezier[2])
+    bounds = [np.empty(shape, np.float32) for _ in range(4)]
+    each_slab(
+        kernels.shape_bounds, shape[0], c.size, c, bezier[0], bezier[1], rows, *second, *inverse, *bounds
+    )
+    own = bounds[0].copy()
+    _window(space, bounds, max(scales))
+    factors = tuple(n // m for n, m in zip(shape, a.shape, strict=True))
+    widths = [v for v in space.grid.widths_mm if v.size > 1]
+    uneven = 0.0 if space.grid.is_even else min((float(v.min()) for v in widths), default=0.0)
+    partial = np.empty((shape[0], len(scales)))
+    excess = np.empty(shape, np.float32)
+    each_slab(
+        kernels.half_steps, shape[0], c.size, c, a, b, *factors, *space.tables, bezier[0], bezier[1], rows,
+        *inverse, own, *bounds, np.array(scales), min(penalty, 1e30), uneven, partial, excess,
+    )  # fmt: skip
+    return partial.sum(axis=0), excess
+
+
+def best_scale(scales: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """Multiple of w at the top of the parabola through three values; their best where there is none."""
+    curve = np.polyfit(scales, values, 2)
+    best = float(scales[int(np.argmax(values))])
+    if curve[0] >= 0:
+        return best
+    return float(np.clip(-curve[1] / (2 * curve[0]), 0.5 * scales.min(), 1.2 * scales.max()))

@@ -55,7 +55,7 @@ def _map_line(dose: DoseMap) -> str:
 def _metric_table(result: ComparisonResult) -> Table:
     """Every metric with what qualifies it; columns that nobody fills are left out."""
     metrics = list(result.metrics.values())
-    with_interval = any(m.lower is not None or m.upper is not None for m in metrics)
+    with_interval = any(_interval(m) for m in metrics)
     with_floor = any(m.floor is not None for m in metrics)
     with_p = any(m.p is not None or m.z is not None for m in metrics)
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -83,6 +83,8 @@ def _interval(metric: MetricResult) -> str:
     """Certified interval, open where a side is missing."""
     if metric.lower is None and metric.upper is None:
         return ""
+    if metric.lower == metric.upper:
+        return "exact"
     return f"[{number(metric.lower)}, {number(metric.upper)}]".replace("[", r"\[")
 
 
@@ -111,6 +113,7 @@ def _pair(values: object) -> str:
     if not isinstance(values, dict):
         return ""
     first, second = values.get("reference"), values.get("evaluated")
-    if second is None or first == second:
-        return number(first)
-    return number(second) if first is None else f"{number(first)} → {number(second)}"
+    if first is None or second is None:
+        return number(second if first is None else first)
+    texts = [number(first), number(second)]
+    return texts[0] if texts[0] == texts[1] else " → ".join(texts)

@@ -138,10 +138,10 @@ def _ssim(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Metric
 
 def _chi2(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """Standardised differences, their map, and chi-square per voxel."""
-    if context.reference.uncertainty_gy is None and context.evaluated_here.uncertainty_gy is None:
+    found = metrics.standardized_difference(reference=context.reference, evaluated=context.evaluated_here)
+    if found is None:
         yield missing("chi2_per_voxel", "", _UNCERTAINTY_HINT)
         return
-    found = metrics.standardized_difference(reference=context.reference, evaluated=context.evaluated_here)
     context.maps["z"] = FieldMap(
         values=np.asarray(found.z, dtype=np.float32),
         grid=context.reference.grid,
@@ -158,15 +158,17 @@ def _chi2(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Metric
 
 def _kawrakow_fippel(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """Systematic part of the differences, told from noise."""
-    if context.reference.uncertainty_gy is None and context.evaluated_here.uncertainty_gy is None:
+    found = metrics.kawrakow_fippel(
+        reference=context.reference, evaluated=context.evaluated_here, seed=context.settings.seed
+    )
+    if found is None:
         yield missing("kf_fraction_percent", "%", _UNCERTAINTY_HINT)
         yield missing("kf_shift_sigma", "sigma", _UNCERTAINTY_HINT)
         return
-    found = metrics.kawrakow_fippel(reference=context.reference, evaluated=context.evaluated_here)
     shared = {
         "dose_threshold_percent": 50.0,
         "fractions": list(found.fractions),
-        "shifts_sigma": list(found.shifts),
+        "shifts_sigma": list(found.shifts_sigma),
         "likelihood_ratio": found.likelihood_ratio,
     }
     for key, value, unit in (

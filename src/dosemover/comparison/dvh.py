@@ -62,7 +62,7 @@ def _one_structure(context: ComparisonContext, structure: Structure) -> float | 
     doses = np.linspace(0.0, top, _CURVE_POINTS)
     context.dvh_curves[structure.name] = {
         "dose_gy": doses,
-        **{side: one.cumulative(doses) for side, one in pair.items()},
+        **{side: one.cumulative_percent(doses) for side, one in pair.items()},
     }
     return distance
 

@@ -70,9 +70,10 @@ def _isodose(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Met
         reference=context.reference,
         evaluated=context.evaluated_here,
         levels_percent=levels,
-        prescription_gy=context.settings.prescription_gy,
+        normalization_gy=context.normalization_dose_gy,
+        surfaces=any(key.endswith("_mm") for key in wanted),
     )
-    for level, one in found.items():
+    for level, one in zip(levels, found.values(), strict=True):
         for key, value in (
             (f"isodose_dice_{level}", one.dice),
             (f"isodose_jaccard_{level}", one.jaccard),
@@ -90,7 +91,7 @@ def _isodose(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Met
 
 def _center(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """Shift of the centre of dose."""
-    found = metrics.center_shift(reference=context.reference, evaluated=context.evaluated)
+    found = metrics.center_shift(reference=context.reference, evaluated=context.evaluated_here)
     yield MetricResult(
         key="center_shift_mm",
         value=found.length_mm,

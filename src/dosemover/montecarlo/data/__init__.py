@@ -1,0 +1,1 @@
+"""Vendored photon data: NIST XCOM cross sections, form factors and incoherent scattering functions."""

@@ -1,4 +1,4 @@
-"""Gamma by brute force: a constrained least-squares solve of every tetrahedron, sharing no code with the search.
+"""Gamma by brute force: a constrained least-squares solve of every tetrahedron, by code of its own.
 
 The evaluated dose is linear on the six tetrahedra of each cell of the grid of nodes: voxel centres,
 and the outer boundaries, where the dose is that of the outermost voxel. In criterion units a point of

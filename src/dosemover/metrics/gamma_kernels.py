@@ -19,7 +19,7 @@ _BELOW, _ABOVE = 1.0 - 1.2e-7, 1.0 + 1.2e-7  # outward rounding of a dose to sin
 
 @njit(cache=True, error_model="numpy", parallel=True)
 def cell_ranges(dose, z_low, y_low, x_low, z_high, y_high, x_high, ranges):
-    """Smallest and largest dose at the eight corners of every cell, rounded outward."""
+    """Smallest dose, and minus the largest, at the eight corners of every cell, rounded outward."""
     for i in prange(z_low.size):
         for j in range(y_low.size):
             for k in range(x_low.size):
@@ -32,24 +32,24 @@ def cell_ranges(dose, z_low, y_low, x_low, z_high, y_high, x_high, ranges):
                         low = min(low, a, b)
                         high = max(high, a, b)
                 ranges[i, j, k, 0] = low * _BELOW
-                ranges[i, j, k, 1] = high * _ABOVE
+                ranges[i, j, k, 1] = -high * _ABOVE
 
 
 @njit(cache=True, error_model="numpy", parallel=True)
 def widen(ranges, before, after, widened):
-    """Range of each pair of cells along the first axis, ``before`` and ``after`` cells around it included."""
-    n = ranges.shape[0]
-    for i in prange(widened.shape[0]):
-        first = max(0, 2 * i - before)
-        last = min(n - 1, 2 * i + 1 + after)
-        for j in range(ranges.shape[1]):
-            for k in range(ranges.shape[2]):
-                widened[i, j, k, 0] = ranges[first, j, k, 0]
-                widened[i, j, k, 1] = ranges[first, j, k, 1]
-            for m in range(first + 1, last + 1):
-                for k in range(ranges.shape[2]):
-                    widened[i, j, k, 0] = min(widened[i, j, k, 0], ranges[m, j, k, 0])
-                    widened[i, j, k, 1] = max(widened[i, j, k, 1], ranges[m, j, k, 1])
+    """Least values over each pair of cells along the middle axis, ``before`` and ``after`` cells included."""
+    n_outer, n, n_inner = ranges.shape
+    n_pairs = widened.shape[1]
+    for task in prange(n_outer * n_pairs):
+        outer = task // n_pairs
+        pair = task - outer * n_pairs
+        first = max(0, 2 * pair - before)
+        last = min(n - 1, 2 * pair + 1 + after)
+        for k in range(n_inner):
+            widened[outer, pair, k] = ranges[outer, first, k]
+        for m in range(first + 1, last + 1):
+            for k in range(n_inner):
+                widened[outer, pair, k] = min(widened[outer, pair, k], ranges[outer, m, k])
 
 
 @njit(cache=True, error_model="numpy")
@@ -200,6 +200,25 @@ def _descent(g0, g1, g2, g3, side, sign):
 
 
 @njit(cache=True, error_model="numpy")
+def _out_of_reach(p0, p1, p2, e, r0, r1, r2, best):
+    """Whether no point of a cell can be closer than ``best``: near point p, |residual| e there, descent r.
+
+    A step u >= 0 away from p leaves at least |p + u|^2 + (e - r u)^2. Along axes with p >= r e no step
+    pays; along the others the least value over all u, of either sign, is that of a hyperplane.
+    """
+    c = e
+    s = 1.0
+    rest = best
+    for p, r in ((p0, r0), (p1, r1), (p2, r2)):
+        if p < r * e:
+            c += r * p
+            s += r * r
+        else:
+            rest -= p * p
+    return c * c >= rest * s
+
+
+@njit(cache=True, error_model="numpy")
 def _plane(e0, l0, l1, l2, w0, w1, w2, g0, g1, g2):
     """Projection on the hyperplane of a linear dose: squared distance, residual, local coordinates."""
     c = e0 - g0 * l0 - g1 * l1 - g2 * l2
@@ -220,8 +239,8 @@ def _inside(m, g0, g1, g2, hit):
 def _cell(v, l0, l1, l2, h0, h1, h2, best, hit):
     """Closest point of a cell with corner residuals v, low corner l and high corner h around the point.
 
-    From the near point p of the box the residual falls at most by its descent rates r, so no
-    point of the cell is closer than |p|^2 + e(p)^2 / (1 + |r|^2).
+    The near point of the box first, then a bound from there, then the six tetrahedra: their
+    hyperplanes, and the faces of those that hold no projection but could be closer still.
     """
     w0 = 1.0 / (h0 - l0)
     w1 = 1.0 / (h1 - l1)
@@ -244,7 +263,7 @@ def _cell(v, l0, l1, l2, h0, h1, h2, best, hit):
     r0 = _descent(z00, z01, z10, z11, s0, sign)
     r1 = _descent(y00, y01, y10, y11, s1, sign)
     r2 = _descent(x00, x01, x10, x11, s2, sign)
-    if (best - distance) * (1.0 + r0 * r0 + r1 * r1 + r2 * r2) <= e * e:
+    if _out_of_reach(abs(p0), abs(p1), abs(p2), abs(e), r0, r1, r2, best):
         return best
     v0 = v[0]
     b0, m, t0, t1, t2 = _plane(v0, l0, l1, l2, w0, w1, w2, z00, y10, x11)
@@ -305,8 +324,8 @@ def _corners(dose, z0, z1, y0, y1, x0, x1, d, inverse, v):
 
 @njit(cache=True, error_model="numpy")
 def _gap(ranges, at, d):
-    """Distance of a dose from the range stored at a flat position."""
-    return max(ranges[np.uintp(at)] - d, d - ranges[np.uintp(at + 1)], 0.0)
+    """Distance of a dose from the range (smallest, minus largest) stored at a flat position."""
+    return max(ranges[np.uintp(at)] - d, ranges[np.uintp(at + 1)] + d, 0.0)
 
 
 @njit(cache=True, error_model="numpy")

@@ -187,6 +187,7 @@ class GammaSearch:
         self.dose_gy = dose_gy
         self.evaluated = evaluated
         self._ranges: NDArray[np.float32] | None = None
+        self._reach: dict[tuple[int, ...], NDArray[np.float32]] = {}
 
     def run(
         self,
@@ -245,15 +246,15 @@ class GammaSearch:
 
         dose = self.evaluated.dose_gy
         strides = (dose.shape[1] * dose.shape[2], dose.shape[2], 1)
-        ranges = self._cell_ranges(axes)
-        reach = _reachable_ranges(ranges, axes).ravel()
+        ranges = self._cell_ranges(axes).ravel()
+        reach = self._reachable(axes)
         corners = tuple(
             voxels * stride
             for axis, stride in zip(axes, strides, strict=True)
             for voxels in (axis.low, axis.high)
         )
         fixed = (
-            *(self.index, self.dose_gy, dose.ravel(), ranges.ravel(), reach),
+            *(self.index, self.dose_gy, dose.ravel(), ranges, reach),
             *(_lengths(axes), corners, tuple(axis.homes for axis in axes), offsets, squares),
             *(criteria, found.square, found.closest),
         )
@@ -297,6 +298,13 @@ class GammaSearch:
             self._ranges = ranges
         return self._ranges
 
+    def _reachable(self, axes: list[SearchAxis]) -> NDArray[np.float32]:
+        """Dose range within reach of every pair of cells: computed once for all criteria of one reach."""
+        window = tuple(bound for axis in axes for bound in (axis.first, axis.last))
+        if window not in self._reach:
+            self._reach = {window: _reachable_ranges(self._cell_ranges(axes), axes)}
+        return self._reach[window]
+
 
 def _lengths(axes: list[SearchAxis]) -> tuple[NDArray[np.float64], ...]:
     """Nodes of the three axes, then their positions."""
@@ -304,12 +312,17 @@ def _lengths(axes: list[SearchAxis]) -> tuple[NDArray[np.float64], ...]:
 
 
 def _reachable_ranges(ranges: NDArray[np.float32], axes: list[SearchAxis]) -> NDArray[np.float32]:
-    """Dose range over all cells that a pair of home cells can reach, shape [z, y, x, 2] halved."""
+    """Dose range over all cells that a pair of home cells can reach, flat [z, y, x, 2], each axis halved."""
     from dosemover.metrics import gamma_kernels
 
+    shape = list(ranges.shape)
     for position, axis in enumerate(axes):
-        moved = np.ascontiguousarray(np.moveaxis(ranges, position, 0))
-        widened = np.empty(((moved.shape[0] + 1) // 2, *moved.shape[1:]), dtype=np.float32)
-        gamma_kernels.widen(moved, -axis.first, axis.last, widened)
-        ranges = np.moveaxis(widened, 0, position)
-    return np.ascontiguousarray(ranges)
+        outer, inner = int(np.prod(shape[:position])), int(np.prod(shape[position + 1 :]))
+        pairs = (shape[position] + 1) // 2
+        widened = np.empty((outer, pairs, inner), dtype=np.float32)
+        gamma_kernels.widen(
+            ranges.reshape(outer, shape[position], inner), -axis.first, axis.last, widened
+        )
+        shape[position] = pairs
+        ranges = widened
+    return ranges.ravel()

@@ -56,7 +56,15 @@ def test_cumulative_curve_falls_from_all_to_nothing():
 def test_a_volume_larger_than_the_structure_has_no_dose():
     assert np.isnan(uniform(1, 2, cc=0.5).dose_at_volume_cc(1.0))
     assert np.isnan(uniform(1, 2, cc=0.5).summary()["d2cc_gy"])
-    assert "d0p03cc_gy" in uniform(1, 2).summary()
+
+
+def test_summary_names_each_value_with_its_unit():
+    dvh = uniform(20, 70)
+    got = dvh.summary()
+    assert got["d0p03cc_gy"] == dvh.dose_at_volume_cc(0.03)
+    assert got["v30gy_percent"] == pytest.approx(80, abs=0.1)
+    assert got["median_gy"] == got["d50_gy"] == dvh.median_gy
+    assert got["geud_am10_gy"] == dvh.geud_gy(-10) < got["mean_gy"] < got["geud_a8_gy"]
 
 
 def test_area_between_two_histograms_is_the_mean_shift_of_their_doses():

@@ -129,3 +129,39 @@ def test_bad_levels_and_grids_are_refused():
         isodose_agreement(reference=ball(), evaluated=ball(), levels_percent=[0])
     with pytest.raises(GridMismatchError, match="cannot be paired"):
         isodose_agreement(reference=ball(), evaluated=ball(n=19))
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    import numba
+
+    one, two, n = ball(), ball(center=(1.0, 0.3, 0)), numba.get_num_threads()
+    every = at_half(one, two)
+    try:
+        numba.set_num_threads(1)
+        single = at_half(one, two)
+    finally:
+        numba.set_num_threads(n)
+    assert single.summary() == every.summary()
+    assert single.dice_subvoxel == every.dice_subvoxel
+
+
+def volume_twin(dose, grid, level, n=12):
+    """Plain count of points with trilinear dose at or above a level."""
+    from scipy.interpolate import RegularGridInterpolator
+
+    axes = [np.concatenate([[e[0]], c, [e[-1]]]) for e, c in zip(grid.edges_mm, grid.centers_mm, strict=True)]
+    at = RegularGridInterpolator(axes, np.pad(dose, 1, mode="edge"))
+    points = [
+        e[0] + (e[-1] - e[0]) * (np.arange(n * (e.size - 1)) + 0.5) / (n * (e.size - 1))
+        for e in grid.edges_mm
+    ]
+    inside = at(np.stack(np.meshgrid(*points, indexing="ij"), axis=-1)) >= level
+    return inside.mean() * grid.voxel_volume_mm3.sum()
+
+
+def test_enclosed_volume_matches_a_plain_count():
+    rng = np.random.default_rng(0)
+    grid = Grid.regular(shape=(3, 4, 5), spacing_mm=(2, 2.5, 3))
+    dose = rng.random(grid.shape)
+    got, _, _ = enclosed_volumes_mm3(dose, dose, grid, 0.5)
+    assert got == pytest.approx(volume_twin(dose, grid, 0.5), rel=0.01)

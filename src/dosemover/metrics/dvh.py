@@ -15,6 +15,12 @@ from dosemover.grid import Grid
 D_CC = (0.03, 0.1, 1.0, 2.0)
 """Volumes [cm3] whose least dose `Dvh.summary` reports."""
 
+V_GY = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0)
+"""Doses [Gy] whose volume `Dvh.summary` reports."""
+
+GEUD_A = (-10.0, 8.0)
+"""Exponents of the gEUD that `Dvh.summary` reports: of a target, of a serial organ."""
+
 _MOST_PARTS = 1_500_000
 """Parts of a structure beyond which voxels are cut less finely."""
 
@@ -185,11 +191,12 @@ class Dvh:
         return 100.0 * above[reached] / above[0]
 
     def summary(self) -> dict[str, float]:
-        """The usual values in one flat dictionary."""
+        """The usual values in one flat dictionary: D_x%, D_xcc, V_x [%], gEUD, homogeneity."""
         values = {
             "volume_cc": self.volume_cc,
             "outside_cc": self.outside_cc,
             "mean_gy": self.mean_gy,
+            "median_gy": self.median_gy,
             "min_gy": self.min_gy,
             "max_gy": self.max_gy,
             "d98_gy": self.d98_gy,
@@ -199,6 +206,10 @@ class Dvh:
         }
         for cc in D_CC:
             values[f"d{cc:g}cc_gy".replace(".", "p")] = self.dose_at_volume_cc(cc)
+        for gy in V_GY:
+            values[f"v{gy:g}gy_percent"] = self.volume_at_dose(gy)
+        for a in GEUD_A:
+            values[f"geud_a{a:g}_gy".replace("-", "m")] = self.geud_gy(a)
         values["homogeneity_index"] = self.homogeneity_index
         return values
 

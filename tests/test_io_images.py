@@ -243,7 +243,7 @@ def test_what_is_missing_beside_a_header_is_named(tmp_path):
     (tmp_path / "d.nrrd").write_text("NRRD0004\ntype: float\n\n")
     with pytest.raises(DataFormatError, match="lacks sizes or encoding"):
         read_dose(tmp_path / "d.nrrd")
-    (tmp_path / "e.nii").write_bytes(b"\x5c\x01\0\0" + b"n+2\0" + bytes(300))
+    (tmp_path / "e.nii").write_bytes(b"\x5c\x01\0\0" + bytes(300))
     with pytest.raises(DataFormatError, match="header is cut short"):
         read_dose(tmp_path / "e.nii")
 

@@ -400,6 +400,23 @@ def _extend(edges: Axis, low: float, high: float) -> Axis:
     return extended
 
 
+def require_overlap(reference: Grid, evaluated: Grid) -> None:
+    """Refuse grids whose boxes have nothing in common.
+
+    Raises
+    ------
+    GridMismatchError
+        Naming the axis along which they miss each other.
+    """
+    for axis, mine, theirs in zip("zyx", reference.box_mm, evaluated.box_mm, strict=True):
+        if min(mine[1], theirs[1]) - max(mine[0], theirs[0]) <= COINCIDENCE_TOLERANCE_MM:
+            raise GridMismatchError(
+                f"the grids do not overlap along {axis}: the reference covers {mine[0]:.2f} to "
+                f"{mine[1]:.2f} mm, the evaluated map {theirs[0]:.2f} to {theirs[1]:.2f} mm. "
+                "They cannot be compared. Check that both maps are in the same frame of reference."
+            )
+
+
 def union_grid(reference: Grid, evaluated: Grid) -> Grid:
     """The reference's voxels, continued until they cover both boxes.
 
@@ -409,13 +426,7 @@ def union_grid(reference: Grid, evaluated: Grid) -> Grid:
         When the boxes do not overlap, or when the union would hold more than 30 times the voxels
         of both grids together.
     """
-    for axis, mine, theirs in zip("zyx", reference.box_mm, evaluated.box_mm, strict=True):
-        if min(mine[1], theirs[1]) - max(mine[0], theirs[0]) <= COINCIDENCE_TOLERANCE_MM:
-            raise GridMismatchError(
-                f"the grids do not overlap along {axis}: the reference covers {mine[0]:.2f} to "
-                f"{mine[1]:.2f} mm, the evaluated map {theirs[0]:.2f} to {theirs[1]:.2f} mm. "
-                "They cannot be compared. Check that both maps are in the same frame of reference."
-            )
+    require_overlap(reference, evaluated)
     if reference.coincides_with(evaluated):
         return reference
     z, y, x = (_extend(edges, *box) for edges, box in zip(reference.edges_mm, evaluated.box_mm, strict=True))

@@ -18,7 +18,7 @@ from dosemover.comparison.result import ComparisonResult, MetricResult
 from dosemover.comparison.settings import CompareSettings, Normalization, Scale
 from dosemover.dose import DoseMap, Structure
 from dosemover.errors import InputError
-from dosemover.grid import interpolate
+from dosemover.grid import interpolate, require_overlap
 
 
 def compare(
@@ -136,6 +136,7 @@ def compare(
         warnings.simplefilter("always")
         first = as_dose_map("reference", reference, spacing_mm=spacing_mm, origin_mm=origin_mm)
         second = as_dose_map("evaluated", evaluated, spacing_mm=spacing_mm, origin_mm=origin_mm)
+        require_overlap(first.grid, second.grid)
         factor = scale_factor(
             reference=first, evaluated=second, scale=settings.scale, prescription_gy=prescription_gy
         )

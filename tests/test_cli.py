@@ -1,0 +1,188 @@
+"""The command line: outputs, exit codes, limits and bad input."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import dosemover as dm
+from dosemover.cli.main import main
+
+SPACING = (2.0, 2.0, 2.5)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two dose files on disk, the second 2 % higher."""
+    z, y, x = np.meshgrid(np.arange(8.0), np.arange(10.0), np.arange(12.0), indexing="ij")
+    dose = 2 * np.exp(-(((x - 5.5) / 3) ** 2 + ((y - 4.5) / 3) ** 2 + ((z - 3.5) / 3) ** 2))
+    names = []
+    for name, factor in (("reference.nrrd", 1.0), ("evaluated.mha", 1.02)):
+        path = tmp_path / name
+        dm.write_dose(dm.DoseMap.from_array(factor * dose, spacing_mm=SPACING), path)
+        names.append(str(path))
+    return names
+
+
+FAST = ["--metrics", "mass,differences"]
+
+
+def test_the_table_names_maps_scale_and_metrics(pair, capsys):
+    assert main(["compare", *pair, *FAST]) == 0
+    out = capsys.readouterr().out
+    assert "reference.nrrd" in out
+    assert "x 1" in out
+    assert "mass_ratio" in out
+
+
+def test_json_on_standard_output_is_only_json(pair, capsys):
+    assert main(["compare", *pair, *FAST, "--json", "-"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["metrics"]["mass_ratio"]["value"] == pytest.approx(1.02, rel=1e-5)
+    assert written["reference"]["format"] == "NRRD"
+
+
+def test_scale_is_applied_and_printed(pair, capsys):
+    assert main(["compare", *pair, *FAST, "--scale", "match-integral"]) == 0
+    assert "x 0.980392" in capsys.readouterr().out
+
+
+def test_report_json_and_maps_are_written(pair, tmp_path):
+    report, result, maps = tmp_path / "r.html", tmp_path / "r.json", tmp_path / "maps"
+    outputs = ["--report", str(report), "--json", str(result), "--save-maps", str(maps)]
+    assert main(["compare", *pair, *FAST, "--quiet", *outputs]) == 0
+    assert report.stat().st_size > 10_000
+    assert json.loads(result.read_text())["schema"] == "dosemover.compare/1"
+    assert (maps / "difference_gy.nrrd").exists()
+    assert not [p for p in tmp_path.iterdir() if "tmp" in p.name]
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ("mass_ratio>1.01", 1),
+        ("mass_ratio>1.05", 0),
+        ("mass_ratio<=0.5", 0),
+        ("mass_ratio.floor<0.1", 1),
+        ("max_difference_gy>=0", 1),
+    ],
+)
+def test_limits_decide_the_exit_code(pair, limit, code):
+    assert main(["compare", *pair, *FAST, "--quiet", "--fail-if", limit]) == code
+
+
+def test_a_limit_brings_its_metric_along(pair, capsys):
+    assert main(["compare", *pair, "--metrics", "mass", "--quiet", "--fail-if", "mae_gy>100"]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--fail-if", "mass_ratio=1"],
+        ["--fail-if", "mass_ratio<x"],
+        ["--gamma", "3"],
+        ["--gamma", "3/x"],
+        ["--scale", "match-nothing"],
+        ["--reach", "-1"],
+        ["--null", "1.5"],
+        ["--dose-threshold", "-3"],
+        ["--metrics", ","],
+    ],
+)
+def test_usage_that_has_no_meaning_exits_with_2(pair, arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *pair, *arguments])
+    assert stopped.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def one_line(capsys):
+    """The one line on stderr."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dosemover: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_unknown_metric_names_the_nearest(pair, capsys):
+    assert main(["compare", *pair, "--metrics", "mas_ratio"]) == 2
+    assert "mass_ratio" in one_line(capsys)
+
+
+@pytest.mark.parametrize("broken", ["missing", "empty", "directory", "text"])
+def test_a_file_that_is_no_dose_gets_one_line(pair, tmp_path, capsys, broken):
+    path = tmp_path / "broken.nrrd"
+    if broken == "empty":
+        path.touch()
+    elif broken == "directory":
+        path.mkdir()
+    elif broken == "text":
+        path.write_text("no dose here")
+    assert main(["compare", str(path), pair[1], *FAST]) == 2
+    assert "broken.nrrd" in one_line(capsys)
+
+
+def test_maps_that_do_not_overlap_get_one_line(pair, tmp_path, capsys):
+    far = tmp_path / "far.nrrd"
+    dose = dm.DoseMap.from_array(np.ones((4, 4, 4)), spacing_mm=SPACING, origin_mm=(500.0, 0.0, 0.0))
+    dm.write_dose(dose, far)
+    assert main(["compare", pair[0], str(far), *FAST]) == 2
+    assert "do not overlap" in one_line(capsys)
+
+
+@pytest.mark.parametrize("option", ["--report", "--json", "--save-maps"])
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(pair, tmp_path, capsys, option):
+    target = tmp_path / "absent" / "file"
+    assert main(["compare", *pair, *FAST, option, str(target)]) == 2
+    assert option in one_line(capsys)
+
+
+def test_a_directory_as_report_and_a_file_as_directory_are_refused(pair, tmp_path, capsys):
+    assert main(["compare", *pair, *FAST, "--report", str(tmp_path)]) == 2
+    assert "is a directory" in one_line(capsys)
+    assert main(["compare", *pair, *FAST, "--save-maps", pair[0]]) == 2
+    assert "is a file" in one_line(capsys)
+
+
+def test_info_shows_grid_and_maximum(pair, capsys):
+    assert main(["info", pair[0]]) == 0
+    out = capsys.readouterr().out
+    assert "2, 2, 2.5" in out
+    assert main(["info", pair[0], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".nii.gz", ".npz", ".mhd"])
+def test_convert_reads_back_equal(pair, tmp_path, capsys, suffix):
+    target = tmp_path / f"converted{suffix}"
+    assert main(["convert", pair[0], str(target)]) == 0
+    before, after = dm.read_dose(pair[0]), dm.read_dose(target)
+    np.testing.assert_allclose(after.dose_gy, before.dose_gy, atol=1e-5 * before.max_gy)
+    assert after.grid.coincides_with(before.grid)
+
+
+def test_doctor_passes_its_self_tests(capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "wrong" not in out
+    assert "Dose Mover" in out
+
+
+def test_help_is_quick_and_import_light():
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = (
+        "import sys, dosemover; heavy = {'numba', 'scipy', 'pydicom', 'SimpleITK', 'matplotlib', 'ot'}; "
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "dosemover", "--help"], env=env, capture_output=True, text=True, check=True
+    )
+    assert "compare" in done.stdout
+    assert time.perf_counter() - start < 5  # 0.1 s on an idle machine; the contract is 0.7 s
+    code = "import sys, dosemover.cli.main as m; m.build_parser(); sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0

@@ -18,6 +18,9 @@ from dosemover.montecarlo.settings import SimulationConfig
 GRAY_PER_MEV_PER_G = 1.602176634e-10
 """1 MeV/g in Gy."""
 
+AIR_BELOW_G_PER_CM3 = 0.1
+"""Voxels below this density count as air."""
+
 BALANCE = ("emitted_mev", "deposited_mev", "escaped_mev", "interactions", "entered", "weight")
 """Columns of ``Tallies.balance``."""
 
@@ -109,11 +112,14 @@ class SimulationResult:
     def mean_relative_uncertainty_percent(self) -> float:
         """Root mean square relative uncertainty [%] of the voxels above half the maximum dose.
 
-        As TG-105 proposes to state it.
+        As TG-105 proposes to state it; voxels of air (under 0.1 g/cm3), where single electrons make huge
+        doses, are left out.
         """
-        high = self.dose_gy > 0.5 * self.dose_gy.max()
-        if not np.any(high):
+        tissue = self.density_g_per_cm3 >= AIR_BELOW_G_PER_CM3
+        top = float(self.dose_gy[tissue].max()) if np.any(tissue) else 0.0
+        if top == 0.0:
             return float("inf")
+        high = tissue & (self.dose_gy > 0.5 * top)
         return float(100 * np.sqrt(np.mean(self.relative_uncertainty[high] ** 2)))
 
     @property
@@ -166,8 +172,8 @@ class SimulationResult:
         Parameters
         ----------
         max_gy : float, optional
-            Scale the dose to this maximum [Gy]: the mean of the highest 0.1 % of voxels, less noisy than the
-            highest one.
+            Scale the dose to this maximum [Gy]: the mean of the highest 0.1 % of voxels denser than air, less
+            noisy than the highest one.
         name : str
         """
         equal = self.tallies is None or np.all(self.tallies.histories == self.tallies.histories[0])
@@ -183,8 +189,9 @@ class SimulationResult:
         )
         if max_gy is None:
             return result
-        n = max(1, self.dose_gy.size // 1000)
-        top = float(np.mean(np.partition(self.dose_gy.ravel(), -n)[-n:]))
+        tissue = self.dose_gy[self.density_g_per_cm3 >= AIR_BELOW_G_PER_CM3]
+        n = max(1, tissue.size // 1000)
+        top = float(np.mean(np.partition(tissue, -n)[-n:]))
         return replace(result.scaled(max_gy / top), unit="Gy")
 
     def summary(self) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def existing_file(path: Path) -> Path:
             raise InputError(f"{path} is not a regular file. Copy its content to a file first.")
         if path.stat().st_size == 0:
             raise DataFormatError(f"{path} is empty (0 bytes). Export or copy it again.")
-    except InputError:
+    except DosemoverError:
         raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be opened: {one_line(error)}. Check the path.") from error

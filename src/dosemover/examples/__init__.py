@@ -1,5 +1,4 @@
-"""The embedded example pair: real Monte Carlo maps of a small lung treatment, and what changed between "
-"them."""
+"""The embedded example pair: Monte Carlo maps of a small lung treatment, and what changed between them."""
 
 from __future__ import annotations
 

@@ -87,8 +87,7 @@ def rounded(values: NDArray[np.float64]) -> NDArray[np.float16]:
 
 
 def save(result: SimulationResult, gray_per_unit: float, path: Path) -> None:
-    """Write batches and density in the NPZ layout of `dosemover.io`; dose and uncertainty follow from "
-    "them."""
+    """Write batches and density as NPZ for `dosemover.io`; dose and uncertainty follow from them."""
     assert result.batches_gy is not None
     z, y, x = result.grid.edges_mm
     np.savez_compressed(

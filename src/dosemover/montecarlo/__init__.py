@@ -24,7 +24,7 @@ _MODULES = {
     "records": ("records_table",),
     "result": ("SimulationResult", "Tallies"),
     "settings": ("SimulationConfig", "VarianceReduction"),
-    "simulate": ("load_state", "merge", "save_state", "simulate", "write_result"),
+    "simulation": ("load_state", "merge", "save_state", "simulate", "write_result"),
     "sources": ("Beam", "PhaseSpaceSource", "PointSource"),
     "spectra": ("Spectrum", "read_spectrum"),
 }

@@ -214,3 +214,15 @@ def test_without_uncertainty_there_is_no_floor():
     metric = dm.compare(field(), field(1.1), metrics=["rmse_gy"]).metrics["rmse_gy"]
     assert metric.floor is None
     assert metric.p is None
+
+
+def test_the_dose_movers_distance_has_a_closed_form_floor():
+    one, two = field(seed=1, noise=0.05), field(seed=2, noise=0.05)
+    moved = field(shift=1.0, seed=3, noise=0.05)
+    null = dm.compare(one, two, metrics=["dmd"]).metrics["dmd_mm"]
+    real = dm.compare(one, moved, metrics=["dmd"]).metrics["dmd_mm"]
+    assert null.settings["significance"].startswith("closed form")
+    assert null.value == pytest.approx(null.floor, rel=0.3)
+    assert null.p > 1e-3
+    assert real.p < 1e-6
+    assert real.lower <= real.value <= real.upper

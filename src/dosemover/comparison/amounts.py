@@ -227,7 +227,7 @@ KAWRAKOW_FIPPEL = Family(
     name="kawrakow_fippel",
     keys=fixed_keys(kf_fraction_percent="%", kf_shift_sigma="sigma"),
     compute=_kawrakow_fippel,
-    resampled=False,
+    null="never",
 )
 
 AMOUNTS = (MASS_RATIO, DIFFERENCES, DEBIASED, PASSING, PSNR, SSIM, CHI2, KAWRAKOW_FIPPEL)

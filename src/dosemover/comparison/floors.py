@@ -14,8 +14,8 @@ from dosemover.errors import InputError
 from dosemover.noise import nulls
 from dosemover.noise.significance import Direction, significance
 
-_VOXEL_DRAWS = 6_000_000
-_FEWEST, _MOST = 9, 99
+_VOXEL_DRAWS = 2_000_000
+_FEWEST, _MOST = 9, 19
 
 NO_UNCERTAINTY = (
     "no floor: neither map brings an uncertainty (--reference-uncertainty, --reference-batches, and the same "
@@ -46,7 +46,8 @@ def with_significance(
     reference, evaluated = context.reference, context.evaluated
     if reference.uncertainty_gy is None and evaluated.uncertainty_gy is None:
         return results
-    todo = [family for family in families if family.name in wanted and family.resampled]
+    modes = ("always",) if context.settings.null is None else ("always", "on request")
+    todo = [family for family in families if family.name in wanted and family.null in modes]
     rng = np.random.default_rng(context.settings.seed)
     draws = draws_for(context)
     by_batches = (

@@ -77,13 +77,13 @@ MOMENTS = (
         keys=fixed_keys(moment_w2_mm="mm"),
         compute=_moment_w2,
         default="all",
-        resampled=False,
+        null="never",
     ),
     Family(
         name="moment_dmd",
         keys=fixed_keys(moment_dmd_mm="mm"),
         compute=_moment_dmd,
         default="all",
-        resampled=False,
+        null="never",
     ),
 )

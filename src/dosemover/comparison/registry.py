@@ -6,6 +6,7 @@ import difflib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from dosemover.comparison.context import ComparisonContext, missing
 from dosemover.comparison.result import MetricResult
@@ -33,9 +34,9 @@ class Family:
     smaller, both : frozenset of str
         Keys whose small values, or whose values on either side of the floor, speak of a difference;
         for the others it is the large ones.
-    resampled : bool
-        Whether floors and p values come from draws under the null; False where the family brings
-        its own or none is defined.
+    null : {"always", "on request", "never"}
+        Whether floors and p values come from draws under the null: of costly families only where
+        their number is asked for, never where the family always brings its own.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Family:
     fast: frozenset[str] | str = "none"
     smaller: frozenset[str] = frozenset()
     both: frozenset[str] = frozenset()
-    resampled: bool = True
+    null: Literal["always", "on request", "never"] = "always"
 
     def direction(self, key: str) -> Direction:
         """Which values of a key speak of a difference."""

@@ -117,7 +117,7 @@ def _best_shift(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[
 
 
 SPACE = (
-    Family(name="dta", keys=fixed_keys(dta_mean_mm="mm"), compute=_dta),
+    Family(name="dta", keys=fixed_keys(dta_mean_mm="mm"), compute=_dta, null="on request"),
     Family(
         name="chi",
         keys=fixed_keys(chi_passing_rate_percent="%", ndd_mean="%"),
@@ -138,5 +138,11 @@ SPACE = (
         default="all",
         fast="all",
     ),
-    Family(name="best_shift", keys=fixed_keys(best_shift_mm="mm"), compute=_best_shift, default="all"),
+    Family(
+        name="best_shift",
+        keys=fixed_keys(best_shift_mm="mm"),
+        compute=_best_shift,
+        default="all",
+        null="on request",
+    ),
 )

@@ -25,8 +25,8 @@ class MoverFloor:
     ----------
     floor, floor_sd : float
         Mean and standard deviation of the distance between maps that differ by noise alone [mm].
-    mean_square : float
-        E[DMD^2] [mm2].
+    mean_square, variance_square : float
+        E[DMD^2] [mm2] and Var[DMD^2] [mm4].
     n_probes : int
         Random probes of the inverse operator.
     method : str
@@ -36,8 +36,21 @@ class MoverFloor:
     floor: float
     floor_sd: float
     mean_square: float
+    variance_square: float
     n_probes: int
     method: str
+
+    def p_value(self, value_mm: float) -> float | None:
+        """Probability of a distance of at least ``value_mm`` under noise alone; None without noise.
+
+        DMD^2 as a gamma variable with its mean and variance.
+        """
+        from scipy.special import gammaincc
+
+        if self.mean_square <= 0 or self.variance_square <= 0:
+            return None
+        shape = self.mean_square**2 / self.variance_square
+        return float(gammaincc(shape, shape * value_mm**2 / self.mean_square))
 
 
 def dose_mover_floor(
@@ -108,6 +121,7 @@ def dose_mover_floor(
         floor=floor,
         floor_sd=deviation,
         mean_square=first,
+        variance_square=second,
         n_probes=count,
         method="closed form from " + " and ".join(sorted(kinds)),
     )

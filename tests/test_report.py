@@ -292,7 +292,7 @@ def test_regions_get_a_table(small):
     text = Tags(render_report(replace(small, regions=regions))).text
     assert "1 680" in text
     assert "PTV <1>" in text
-    assert "rmse / Gy" in text
+    assert "RMSE / Gy" in text
 
 
 def decode(packed, n):

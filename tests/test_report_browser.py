@@ -100,11 +100,8 @@ def test_the_slider_moves_its_slice(page):
 
 def test_a_click_moves_the_crosshair_to_the_place_in_mm(page):
     page.click(CANVAS, across=0.25, down=0.75)
-    place = (
-        "axes => [['x', 0.25], ['y', 0.75]].map(([a, f]) => axes.find(a, axes.low(a) + f * axes.extent(a)))"
-    )
-    axes = page.js(f"({place})(doseReport.viewer.axes)")
-    assert page.js("[doseReport.viewer.voxel.x, doseReport.viewer.voxel.y]") == axes
+    place = page.js("[['x', 0.25], ['y', 0.75]].map(p => doseReport.viewer.voxelAt(...p))")
+    assert page.js("[doseReport.viewer.voxel.x, doseReport.viewer.voxel.y]") == place
     assert "x −" in page.js("document.querySelector('#position').innerText")
 
 
@@ -180,8 +177,9 @@ def test_the_page_decodes_what_python_encoded(page, result):
     grid = result.reference.grid
     packed = {entry["key"]: entry for entry in volumes(result)["layers"]}
     for layer in layers(result):
-        unpacked = f"doseReport.viewer.byKey[{json.dumps(layer.key)}].values"
-        got = page.js(f"Array.from({unpacked}, v => Number.isNaN(v) ? null : v)")
+        slices = f"k => Array.from(doseReport.viewer.byKey[{json.dumps(layer.key)}].slice('x', 'y', 'z', k))"
+        values = f"Array.from({{length: {grid.shape[0]}}}, (_, k) => ({slices})(k)).flat()"
+        got = page.js(f"{values}.map(v => Number.isNaN(v) ? null : v)")
         got = np.array([np.nan if v is None else v for v in got]).reshape(grid.shape)
         step = packed[layer.key]["step"]
         inside = np.abs(layer.values) <= np.nanmax(np.abs(got))
@@ -213,6 +211,7 @@ def test_uneven_voxels_keep_their_shape_in_mm(browser, tmp_path):
     browser.problems.clear()
     browser.size(1280, 900)
     browser.open(write_report(make_result(grid=grid), tmp_path / "uneven.html"))
+    browser.click("[data-option=whole]")
     box = browser.js(f"(c => [c.clientWidth, c.clientHeight])(document.querySelector('{CANVAS}'))")
     assert box[0] / box[1] == pytest.approx(180 / 80, rel=0.01)
     # half of the picture's width is 30 mm right of the left edge plus 90 mm: the position 30 mm

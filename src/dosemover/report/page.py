@@ -16,7 +16,7 @@ from dosemover.report import charts, tables
 from dosemover.report.citations import citations
 from dosemover.report.formatting import is_number, public_text
 from dosemover.report.sentences import SIGNIFICANT_P, SIGNIFICANT_Z, verdict, verdict_details
-from dosemover.report.volumes import LOW_SAMPLING_PERCENT, volumes
+from dosemover.report.volumes import LOW_SAMPLING_PERCENT, dose_box, volumes
 
 SCRIPTS = ("inflate.js", "volume.js", "charts.js", "viewer.js", "page.js")
 """Scripts of the page, in the order in which they are joined."""
@@ -150,6 +150,7 @@ def page_data(result: ComparisonResult) -> dict[str, Any]:
         },
         "volumes": packed,
         "fullShape": counts,
+        "box": dose_box(result),
         "longAxes": [axis for axis in names if counts[axis] > 1],
         "doseUnit": result.reference.unit,
         "isodoses": {

@@ -155,7 +155,7 @@ def scale_text(settings: Mapping[str, Any]) -> str:
     return f"multiplied by {number(factor, 5)}" + (f" ({mode})" if isinstance(mode, str) else "")
 
 
-_DVH_NAMES = {"homogeneity": "HI", "conformity": "CI"}
+_NAMES = {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "relative_mae": "relative MAE", "dvh_w1": "DVH area"}
 
 
 def dvh_name(key: str) -> str:
@@ -169,14 +169,14 @@ def dvh_name(key: str) -> str:
     if key.startswith("n_"):
         return key[2:].replace("_", " ")
     name, unit = key, ""
-    for ending, printed in (("_gy", "Gy"), ("_percent", "%"), ("_cc", "cm³"), ("_mm", "mm")):
+    for ending, printed in (("_gy2", "Gy²"), ("_gy", "Gy"), ("_percent", "%"), ("_cc", "cm³"), ("_mm", "mm")):
         if key.endswith(ending):
             name, unit = key[: -len(ending)], f" / {printed}"
             break
-    if name[:1] in "dv" and name[1:2].isdigit():
+    if name[:1] in "dvp" and name[1:2].isdigit():
         name = name.replace("p", ".").replace("gy", "Gy")
         name = name[0].upper() + name[1:]
-    return _DVH_NAMES.get(name, name.replace("_", " ")) + unit
+    return _NAMES.get(name, name.replace("_", " ")) + unit
 
 
 def dvh_table(result: ComparisonResult) -> dict[str, Any]:

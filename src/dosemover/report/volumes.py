@@ -21,7 +21,7 @@ PAGE_BYTES = 6_500_000
 FIRST_VOXELS = 300_000
 """Voxels of one volume in the first try, which tells how well the maps compress."""
 
-MOST_VOXELS = 1_500_000
+MOST_VOXELS = 2_500_000
 """Voxels of one volume of the page at the most: a phone holds a dozen of them unpacked."""
 
 SAMPLE = 1_000_000
@@ -90,7 +90,7 @@ def _on_grid(field: FieldMap, grid: Grid) -> NDArray[Any]:
         return np.where(share > 0.5, moved / share, np.nan)
 
 
-def _limit(values: NDArray[Any], *, quantile: float = 0.999) -> float:
+def _limit(values: NDArray[Any], *, quantile: float = 0.995) -> float:
     """End of a colour scale: a high quantile of the size of what is not zero."""
     sample = values.ravel()[:: max(1, values.size // SAMPLE)]
     size = np.abs(sample[np.isfinite(sample) & (sample != 0)])
@@ -273,14 +273,7 @@ def _encode_layer(layer: Layer, grid: Grid, factors: tuple[int, int, int]) -> di
         if layer.key == "uncertainty_percent":
             high = min(high, 100.0)
     packed = encode(values, low=low, high=high, levels=_LEVELS.get(layer.kind, _DEFAULT_LEVELS))
-    return packed | {
-        "key": layer.key,
-        "label": layer.label,
-        "unit": layer.unit,
-        "kind": layer.kind,
-        "limit": layer.limit,
-        "clipped": bool(finite.size and float(np.max(np.abs(finite))) > high * (1 + 1e-9)),
-    }
+    return packed | {name: getattr(layer, name) for name in ("key", "label", "unit", "kind", "limit")}
 
 
 def _encode_vectors(
@@ -334,6 +327,22 @@ def _size(value: Any) -> int:
     if isinstance(value, Mapping):
         return sum(len(v) if k == "data" else _size(v) for k, v in value.items())
     return sum(_size(v) for v in value) if isinstance(value, list) else 0
+
+
+def dose_box(result: ComparisonResult) -> dict[str, list[float]]:
+    """Box (low, high) per axis [mm] that holds all dose above 5 % of the maximum, with a margin."""
+    grid = result.reference.grid
+    doses = (result.reference.dose_gy, result.evaluated.interpolated_to(grid).dose_gy)
+    level = 0.05 * max(float(dose.max()) for dose in doses)
+    inside = (doses[0] > level) | (doses[1] > level)
+    box = {}
+    for axis, edges in enumerate(grid.edges_mm):
+        found = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        low, high = (edges[found[0]], edges[found[-1] + 1]) if found.size else (edges[0], edges[-1])
+        margin = 10.0 + 0.05 * (high - low)
+        ends = np.clip([low - margin, high + margin], edges[0], edges[-1])
+        box["zyx"[axis]] = [float(end) for end in ends]
+    return box
 
 
 def _pack(

@@ -70,6 +70,7 @@ function optionControls(viewer) {
   if (viewer.byKey.z) offer("real", "Only where |z| ≥ 3");
   if (viewer.byKey.uncertainty_percent) offer("sampling", `Uncertainty ${viewer.lowSamplingPercent} % outlined`);
   offer("smooth", "Smooth");
+  offer("whole", "Whole grid");
 }
 
 function syncOptions(viewer) {
@@ -120,7 +121,7 @@ function fillReadout(viewer) {
   for (const vectors of Object.values(viewer.vectors)) {
     const at = {};
     for (const axis of "xyz") at[axis] = vectors.axes.find(axis, axes.centers[axis][voxel[axis]]);
-    const v = ["x", "y", "z"].map((axis) => vectors.component(axis)[vectors.axes.index(at)]);
+    const v = ["x", "y", "z"].map((axis) => vectors.component(axis, at));
     const text = v.some(Number.isNaN) ? "little dose here"
       : `${format(Math.hypot(...v))} ${vectors.unit} (${v.map((c) => format(c, 2)).join(", ")})`;
     lines.push(element("tr", {}, element("th", { scope: "row" }, vectors.label), element("td", {}, text)));
@@ -172,7 +173,7 @@ function setUpProfiles(viewer) {
           { x, y: viewer.byKey.reference.line(axis, viewer.voxel), className: "reference" },
           { x, y: viewer.byKey.evaluated.line(axis, viewer.voxel), className: "evaluated" },
         ],
-        xRange: [viewer.axes.low(axis), viewer.axes.high(axis)],
+        xRange: [viewer.low(axis), viewer.high(axis)],
         marks: [x[viewer.voxel[axis]]], xLabel: `${axis} / mm`, yLabel: dose,
         describe: `Reference and evaluated dose along ${axis} through the crosshair`,
       };

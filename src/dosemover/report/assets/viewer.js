@@ -9,7 +9,7 @@ const ISODOSE_COLORS = ["#5cc8ff", "#6fa8ff", "#7ee787", "#ffe066", "#ffa94d", "
 const STRUCTURE_COLORS = ["#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#7048e8", "#0c8599", "#b08900", "#868e96"];
 const NOT_EVALUATED = [34, 38, 46];
 const REAL_Z = 3;
-const MAX_HEIGHT = 520; // of a plane, in CSS pixels
+const MAX_HEIGHT = 540; // of a plane, in CSS pixels
 
 function clamp(value, low, high) { return Math.min(high, Math.max(low, value)); }
 
@@ -42,21 +42,23 @@ class ColorScale {
     if (this.kind === "gamma") return [[0, "0"], [0.25, "0.5"], [0.5, "1"], [1, `≥ ${format(this.limit, 2)}`]];
     if (this.kind === "diverging") {
       const end = format(this.limit, 2);
-      return [[0, `−${end}`], [0.5, "0"], [1, `+${end}`]];
+      return [[0, `≤ −${end}`], [0.5, "0"], [1, `≥ +${end}`]];
     }
-    return [[0, "0"], [0.5, format(this.limit / 2, 2)], [1, format(this.limit, 2)]];
+    const end = format(this.limit, 2);
+    return [[0, "0"], [0.5, format(this.limit / 2, 2)], [1, this.kind === "dose" ? end : `≥ ${end}`]];
   }
 }
 
-// Nearest voxel, lower neighbour and weight of the upper one for every pixel along an axis.
-function pixelMap(axes, axis, pixels, flipped) {
+// Nearest voxel, lower neighbour and weight of the upper one for every pixel of the view along an axis.
+function pixelMap(viewer, axis, pixels, flipped) {
+  const { axes } = viewer;
   const nearest = new Int32Array(pixels);
   const lower = new Int32Array(pixels);
   const weight = new Float32Array(pixels);
   const centers = axes.centers[axis];
   for (let p = 0; p < pixels; p++) {
     const share = (p + 0.5) / pixels;
-    const mm = axes.low(axis) + axes.extent(axis) * (flipped ? 1 - share : share);
+    const mm = viewer.low(axis) + viewer.extent(axis) * (flipped ? 1 - share : share);
     const i = axes.find(axis, mm);
     nearest[p] = i;
     const below = clamp(mm < centers[i] ? i - 1 : i, 0, Math.max(0, centers.length - 2));
@@ -85,21 +87,24 @@ class PlaneView {
   resize(scale) {
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
     this.scale = scale; // CSS pixels per mm
-    this.width = Math.max(8, Math.round(this.viewer.axes.extent(this.u) * scale));
-    this.height = Math.max(8, Math.round(this.viewer.axes.extent(this.v) * scale));
+    this.width = Math.max(8, Math.round(this.viewer.extent(this.u) * scale));
+    this.height = Math.max(8, Math.round(this.viewer.extent(this.v) * scale));
     this.canvas.style.width = `${this.width}px`;
     this.canvas.style.height = `${this.height}px`;
     this.canvas.width = Math.round(this.width * ratio);
     this.canvas.height = Math.round(this.height * ratio);
     this.ratio = this.canvas.width / this.width;
-    this.columns = pixelMap(this.viewer.axes, this.u, this.canvas.width, false);
-    this.rows = pixelMap(this.viewer.axes, this.v, this.canvas.height, this.up);
+    const frame = `${Math.max(this.width, 200)}px`;
+    this.slider.parentElement.style.maxWidth = frame;
+    this.figure.querySelector("figcaption").style.maxWidth = frame;
+    this.columns = pixelMap(this.viewer, this.u, this.canvas.width, false);
+    this.rows = pixelMap(this.viewer, this.v, this.canvas.height, this.up);
   }
 
-  toX(mm) { return (mm - this.viewer.axes.low(this.u)) * (this.width / this.viewer.axes.extent(this.u)); }
+  toX(mm) { return (mm - this.viewer.low(this.u)) * (this.width / this.viewer.extent(this.u)); }
 
   toY(mm) {
-    const down = (mm - this.viewer.axes.low(this.v)) * (this.height / this.viewer.axes.extent(this.v));
+    const down = (mm - this.viewer.low(this.v)) * (this.height / this.viewer.extent(this.v));
     return this.up ? this.height - down : down;
   }
 
@@ -121,12 +126,12 @@ class PlaneView {
 
   point(event) {
     const box = this.canvas.getBoundingClientRect();
-    const axes = this.viewer.axes;
+    const { viewer } = this;
     const across = clamp((event.clientX - box.left) / box.width, 0, 1);
     const down = clamp((event.clientY - box.top) / box.height, 0, 1);
-    this.viewer.move({
-      [this.u]: axes.find(this.u, axes.low(this.u) + across * axes.extent(this.u)),
-      [this.v]: axes.find(this.v, axes.low(this.v) + (this.up ? 1 - down : down) * axes.extent(this.v)),
+    viewer.move({
+      [this.u]: viewer.voxelAt(this.u, across),
+      [this.v]: viewer.voxelAt(this.v, this.up ? 1 - down : down),
     });
   }
 
@@ -139,13 +144,14 @@ class PlaneView {
     context.putImageData(this.image(context), 0, 0);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     if (viewer.options.structures) this.drawStructures(context);
-    if (viewer.options.isodoses) this.drawIsodoses(context, viewer.byKey.reference, []);
-    if (viewer.options.dashed) this.drawIsodoses(context, viewer.byKey.evaluated, [5, 4]);
+    const labels = viewer.options.isodoses ? this.drawIsodoses(context, viewer.byKey.reference, false) : [];
+    if (viewer.options.dashed) this.drawIsodoses(context, viewer.byKey.evaluated, true);
     if (viewer.options.sampling) this.drawSampling(context);
     for (const [key, vectors] of Object.entries(viewer.vectors)) {
       if (viewer.options[key]) this.drawArrows(context, vectors);
     }
     this.drawCrosshair(context);
+    this.drawIsodoseLabels(context, labels);
     this.drawFrame(context);
     const mm = viewer.axes.centers[normal][viewer.voxel[normal]];
     this.slider.value = viewer.voxel[normal];
@@ -217,33 +223,31 @@ class PlaneView {
     return contour(this.slice(layer), axes.centers[this.u], axes.centers[this.v], level);
   }
 
-  stroke(context, segments, color, width, dash) {
+  stroke(context, segments, color, width) {
     context.beginPath();
     for (const [from, to] of segments) {
       context.moveTo(this.toX(from[0]), this.toY(from[1]));
       context.lineTo(this.toX(to[0]), this.toY(to[1]));
     }
-    context.setLineDash(dash);
     context.lineCap = "round";
     context.strokeStyle = color;
     context.lineWidth = width;
     context.stroke();
-    context.setLineDash([]);
   }
 
   // A contour is many short unordered segments, so a broken line is every second one of them.
-  drawIsodoses(context, layer, dash) {
+  drawIsodoses(context, layer, broken) {
     const { percent, of } = this.viewer.isodoses;
     const labels = [];
     percent.forEach((p, i) => {
       const segments = this.segments(layer, (p / 100) * of);
       if (!segments.length) return;
-      const shown = dash.length ? segments.filter((_, s) => s % 2 === 0) : segments;
-      if (!dash.length) this.stroke(context, shown, "rgba(0,0,0,.55)", 2.6, []);
-      this.stroke(context, shown, ISODOSE_COLORS[i], 1.3, []);
-      if (!dash.length) labels.push([p, segments, ISODOSE_COLORS[i]]);
+      const shown = broken ? segments.filter((_, s) => s % 2 === 0) : segments;
+      if (!broken) this.stroke(context, shown, "rgba(0,0,0,.55)", 2.6);
+      this.stroke(context, shown, ISODOSE_COLORS[i], 1.3);
+      labels.push([p, segments, ISODOSE_COLORS[i]]);
     });
-    this.drawIsodoseLabels(context, labels);
+    return labels;
   }
 
   // The percentage once on each line: each level's in a direction of its own, none on top of another.
@@ -279,15 +283,15 @@ class PlaneView {
     this.viewer.structures.forEach((layer, i) => {
       if (!this.viewer.shownStructures.has(layer.label)) return;
       const segments = this.segments(layer, 0.5);
-      this.stroke(context, segments, "rgba(255,255,255,.75)", 2.6, []);
-      this.stroke(context, segments, this.viewer.structureColor(layer.label, i), 1.5, []);
+      this.stroke(context, segments, "rgba(255,255,255,.75)", 2.6);
+      this.stroke(context, segments, this.viewer.structureColor(layer.label, i), 1.5);
     });
   }
 
   drawSampling(context) {
     const segments = this.segments(this.viewer.byKey.uncertainty_percent, this.viewer.lowSamplingPercent);
-    this.stroke(context, segments, "rgba(0,0,0,.6)", 2.6, []);
-    this.stroke(context, segments.filter((_, i) => i % 3 !== 2), "#ffffff", 1.2, []);
+    this.stroke(context, segments, "rgba(0,0,0,.6)", 2.6);
+    this.stroke(context, segments.filter((_, i) => i % 3 !== 2), "#ffffff", 1.2);
   }
 
   drawArrows(context, vectors) {
@@ -295,18 +299,18 @@ class PlaneView {
     const { viewer } = this;
     const mm = viewer.axes.centers[this.normal][viewer.voxel[this.normal]];
     const at = axes.find(this.normal, mm);
-    const [du, dv] = [vectors.component(this.u), vectors.component(this.v)];
     const size = viewer.arrowScale(vectors);
-    const strideOf = (axis) => Math.max(1, Math.round(27 / ((axes.extent(axis) / axes.n[axis]) * this.scale)));
+    const strideOf = (axis) => Math.max(1, Math.round(27 / (axes.pitch(axis) * this.scale)));
     const [su, sv] = [strideOf(this.u), strideOf(this.v)];
     const arrows = [];
     for (let j = sv >> 1; j < axes.n[this.v]; j += sv) {
       for (let i = su >> 1; i < axes.n[this.u]; i += su) {
-        const k = axes.index({ [this.u]: i, [this.v]: j, [this.normal]: at });
-        if (Number.isNaN(du[k]) || Number.isNaN(dv[k])) continue;
+        const voxel = { [this.u]: i, [this.v]: j, [this.normal]: at };
+        const [du, dv] = [vectors.component(this.u, voxel), vectors.component(this.v, voxel)];
+        if (Number.isNaN(du) || Number.isNaN(dv)) continue;
         const x = this.toX(axes.centers[this.u][i]);
         const y = this.toY(axes.centers[this.v][j]);
-        arrows.push([x, y, x + du[k] * size, y + (this.up ? -1 : 1) * dv[k] * size]);
+        arrows.push([x, y, x + du * size, y + (this.up ? -1 : 1) * dv * size]);
       }
     }
     for (const [color, width] of [["rgba(0,0,0,.7)", 3.4], ["#ffffff", 1.4]]) {
@@ -395,7 +399,8 @@ class Viewer {
       Object.entries(data.volumes.vectors).map(([key, packed]) => [key, new VectorLayer(packed)]),
     );
     this.tables = Object.fromEntries(Object.entries(data.colormaps).map(([name, text]) => [name, colorTable(text)]));
-    this.options = { smooth: true, isodoses: true, density: "density" in this.byKey };
+    this.box = data.box;
+    this.options = { smooth: true, whole: false, isodoses: true, density: "density" in this.byKey };
     this.shownStructures = new Set();
     this.window = 1;
     this.listeners = [];
@@ -417,14 +422,21 @@ class Viewer {
   // Pixels per mm of movement: a typical arrow is 22 pixels long.
   arrowScale(vectors) { return vectors.typical > 0 ? 22 / vectors.typical : 0; }
 
+  // The part of the grid in view: the box that holds the dose, or all of it.
+  low(axis) { return this.options.whole ? this.axes.edges[axis][0] : this.box[axis][0]; }
+  high(axis) { return this.options.whole ? this.axes.edges[axis][this.axes.n[axis]] : this.box[axis][1]; }
+  extent(axis) { return this.high(axis) - this.low(axis); }
+  voxelAt(axis, share) { return this.axes.find(axis, this.low(axis) + share * this.extent(axis)); }
+
   // One scale in mm for all planes, so that they can be compared.
   resize() {
     const width = this.root ? this.root.clientWidth : 0;
-    if (!width || width === this.lastWidth) return;
+    if (!width || (width === this.lastWidth && this.options.whole === this.lastWhole)) return;
     this.lastWidth = width;
+    this.lastWhole = this.options.whole;
     const scales = this.planes.flatMap((plane) => [
-      plane.figure.clientWidth / this.axes.extent(plane.u),
-      MAX_HEIGHT / this.axes.extent(plane.v),
+      plane.figure.clientWidth / this.extent(plane.u),
+      MAX_HEIGHT / this.extent(plane.v),
     ]);
     const scale = Math.min(...scales);
     for (const plane of this.planes) plane.resize(scale);
@@ -449,6 +461,7 @@ class Viewer {
 
   set(option, value) {
     this.options[option] = value;
+    this.resize();
     this.changed();
   }
 

@@ -9,15 +9,31 @@ function decodeBase64(text) {
   return bytes;
 }
 
-// Values of a packed volume: differences of 16-bit codes, low bytes before high bytes, deflated.
-function unpack(packed, n) {
-  const bytes = inflate(decodeBase64(packed.data), 2 * n);
-  const values = new Float32Array(n);
-  for (let i = 0, code = 0; i < n; i++) {
-    code = (code + bytes[i] + 256 * bytes[n + i]) & 0xffff;
-    values[i] = code === NOT_A_NUMBER ? NaN : packed.low + code * packed.step;
+// A packed volume: differences of 16-bit codes, low bytes before high bytes, deflated. It is unpacked
+// when first read, and stays in codes to spare memory; a value is low + code x step.
+class Quantised {
+  constructor(packed, n) {
+    this.packed = packed;
+    this.n = n;
   }
-  return values;
+
+  get codes() {
+    if (!this.unpacked) {
+      const bytes = inflate(decodeBase64(this.packed.data), 2 * this.n);
+      this.unpacked = new Uint16Array(this.n);
+      for (let i = 0, code = 0; i < this.n; i++) {
+        code = (code + bytes[i] + 256 * bytes[this.n + i]) & 0xffff;
+        this.unpacked[i] = code;
+      }
+      this.packed = { low: this.packed.low, step: this.packed.step };
+    }
+    return this.unpacked;
+  }
+
+  at(index) {
+    const code = this.codes[index];
+    return code === NOT_A_NUMBER ? NaN : this.packed.low + code * this.packed.step;
+  }
 }
 
 // Voxel boundaries along x, y, z [mm], and where in the voxels the values hold.
@@ -43,9 +59,7 @@ class Axes {
     return low;
   }
 
-  low(axis) { return this.edges[axis][0]; }
-  high(axis) { return this.edges[axis][this.n[axis]]; }
-  extent(axis) { return this.high(axis) - this.low(axis); }
+  pitch(axis) { return (this.edges[axis][this.n[axis]] - this.edges[axis][0]) / this.n[axis]; }
   index(voxel) { return voxel.x + this.n.x * (voxel.y + this.n.y * voxel.z); }
 }
 
@@ -53,24 +67,16 @@ class Axes {
 class Layer {
   constructor(packed, axes) {
     Object.assign(this, { key: packed.key, label: packed.label, unit: packed.unit, kind: packed.kind });
-    Object.assign(this, { limit: packed.limit, clipped: packed.clipped, axes, packed });
+    Object.assign(this, { limit: packed.limit, axes, volume: new Quantised(packed, axes.size) });
   }
 
-  get values() {
-    if (!this.unpacked) {
-      this.unpacked = unpack(this.packed, this.axes.size);
-      this.packed = { low: this.packed.low, step: this.packed.step };
-    }
-    return this.unpacked;
-  }
-
-  at(voxel) { return this.values[this.axes.index(voxel)]; }
+  at(voxel) { return this.volume.at(this.axes.index(voxel)); }
 
   // Values along one axis through a voxel.
   line(axis, voxel) {
     const start = this.axes.index({ ...voxel, [axis]: 0 });
     const stride = this.axes.stride[axis];
-    return Array.from({ length: this.axes.n[axis] }, (_, i) => this.values[start + i * stride]);
+    return Array.from({ length: this.axes.n[axis] }, (_, i) => this.volume.at(start + i * stride));
   }
 
   // One slice, rows along v and columns along u.
@@ -81,7 +87,7 @@ class Layer {
     const values = new Float32Array(nu * nv);
     for (let j = 0, k = 0; j < nv; j++) {
       for (let i = 0; i < nu; i++, k++) {
-        values[k] = this.values[start + i * this.axes.stride[u] + j * this.axes.stride[v]];
+        values[k] = this.volume.at(start + i * this.axes.stride[u] + j * this.axes.stride[v]);
       }
     }
     return values;
@@ -95,14 +101,10 @@ class VectorLayer {
     this.unit = packed.unit;
     this.typical = packed.typical;
     this.axes = new Axes(packed.axes);
-    this.packed = packed;
+    this.parts = Object.fromEntries([..."xyz"].map((axis) => [axis, new Quantised(packed[axis], this.axes.size)]));
   }
 
-  component(axis) {
-    this.unpacked = this.unpacked || {};
-    this.unpacked[axis] = this.unpacked[axis] || unpack(this.packed[axis], this.axes.size);
-    return this.unpacked[axis];
-  }
+  component(axis, voxel) { return this.parts[axis].at(this.axes.index(voxel)); }
 }
 
 // Line segments of a contour at `level` through the values at the voxel centres of a slice.

@@ -217,8 +217,8 @@ def test_without_uncertainty_there_is_no_floor():
 
 
 def test_the_dose_movers_distance_has_a_closed_form_floor():
-    one, two = field(seed=1, noise=0.05), field(seed=2, noise=0.05)
-    moved = field(shift=1.0, seed=3, noise=0.05)
+    one, two = field(seed=1, noise=0.01), field(seed=2, noise=0.01)
+    moved = field(shift=1.0, seed=3, noise=0.01)
     null = dm.compare(one, two, metrics=["dmd"]).metrics["dmd_mm"]
     real = dm.compare(one, moved, metrics=["dmd"]).metrics["dmd_mm"]
     assert null.settings["significance"].startswith("closed form")

@@ -47,6 +47,19 @@ def test_noise_does_not_pull_the_shift_to_half_voxels(shift):
     np.testing.assert_allclose(best_shift(reference=one, evaluated=known).vector_mm, shift, atol=0.07)
 
 
+def test_a_shift_far_below_the_noise_is_not_held_at_zero():
+    one, two = field(noise=0.3, seed=1), field((0.03, 0.0, 0.0), noise=0.3, seed=2)
+    got = best_shift(reference=one, evaluated=two)
+    assert got.vector_mm[0] == pytest.approx(0.03, abs=0.02)
+    assert got.vector_mm[1] != 0.0
+
+
+def test_a_few_layers_are_not_shifted():
+    one, two = field(shape=(3, 32, 36)), field((1.5, 0, 0), shape=(3, 32, 36))
+    got = best_shift(reference=one, evaluated=two)
+    np.testing.assert_allclose(got.vector_mm, (1.5, 0, 0), atol=0.02)
+
+
 def test_a_field_that_leaves_the_box_is_not_compared_where_it_is_missing():
     got = best_shift(reference=field(width=60), evaluated=field((7.0, 0, 0), width=60))
     assert got.vector_mm[0] == pytest.approx(7.0, abs=0.1)

@@ -222,7 +222,7 @@ def test_the_dose_movers_distance_has_a_closed_form_floor():
     null = dm.compare(one, two, metrics=["dmd"]).metrics["dmd_mm"]
     real = dm.compare(one, moved, metrics=["dmd"]).metrics["dmd_mm"]
     assert null.settings["significance"].startswith("closed form")
-    assert null.value == pytest.approx(null.floor, rel=0.3)
-    assert null.p > 1e-3
+    assert abs(null.z) < 3
+    assert null.p > 0.01
     assert real.p < 1e-6
     assert real.lower <= real.value <= real.upper

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
 import numpy as np
 
+from dosemover.dose import DoseMap
 from dosemover.io.read import read_unchecked
-from dosemover.io.sums import relative_uncertainty_percent
 
 
 def describe(
@@ -46,7 +47,7 @@ def describe(
             "mean_gy": float(np.mean(dose.dose_gy, dtype=np.float64)),
             "integral_gy_mm3": dose.integral_gy_mm3,
             "uncertainty": "none" if dose.uncertainty_gy is None else "standard uncertainty per voxel",
-            "uncertainty_above_half_maximum_percent": relative_uncertainty_percent(dose),
+            "uncertainty_above_half_maximum_percent": _relative_uncertainty_percent(dose),
             "batches": 0 if dose.batches_gy is None else len(dose.batches_gy),
             "density": dose.density_g_per_cm3 is not None,
             "structures": [s.name for s in dose.structures],
@@ -57,3 +58,12 @@ def describe(
     if identifiers:
         described |= dict(dose.identifiers)
     return described
+
+
+def _relative_uncertainty_percent(dose: DoseMap) -> float | None:
+    """Median relative standard uncertainty [%] of the voxels above half of the maximum."""
+    if dose.uncertainty_gy is None or dose.max_gy == 0:
+        return None
+    high = dose.dose_gy >= 0.5 * dose.max_gy
+    value = float(np.median(np.asarray(dose.uncertainty_gy)[high] / dose.dose_gy[high]))
+    return 100 * value if math.isfinite(value) else None

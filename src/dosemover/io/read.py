@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.dose import DoseMap, Structure
-from dosemover.errors import DataFormatError, GridMismatchError, InputError
+from dosemover.errors import DataFormatError, InputError
 from dosemover.grid import Grid, conserve
-from dosemover.io.companions import with_companion
+from dosemover.io.companions import batch_files, with_batches, with_companion, with_density, with_uncertainty
 from dosemover.io.files import FileContent, existing_file, reading, uncompressed
 
 PathLike = str | os.PathLike[str]
@@ -40,8 +39,6 @@ _BY_SUFFIX = {
     ".npy": "NumPy",
 }
 _CENTIGRAY = 0.01
-_BATCH_TOLERANCE = 0.01
-"""Relative difference allowed between the integral of a dose and that of its batches' mean or sum."""
 
 
 def read_dose(
@@ -113,11 +110,16 @@ def read_dose(
             "Check that the right file was exported, or sum it with its other beams (A.dcm+B.dcm)."
         )
     if batches is not None:
-        dose = _with_batches(dose, batches, unit=unit, **geometry)
+        files = batch_files(batches)
+        dose = with_batches(dose, files, [read_unchecked(file, unit=unit, **geometry) for file in files])
     if uncertainty is not None:
-        dose = _with_uncertainty(dose, uncertainty, uncertainty_kind, unit=unit)
+        stated = "not stated" not in str(dose.source.get("unit_in_file"))
+        factor = _CENTIGRAY if unit == "cgy" and not stated else 1.0
+        values, grid = read_map(uncertainty)
+        name = Path(os.fspath(uncertainty)).name
+        dose = with_uncertainty(dose, name, values, grid, kind=uncertainty_kind, factor=factor)
     if density is not None:
-        dose = _with_density(dose, density)
+        dose = with_density(dose, Path(os.fspath(density)).name, *read_map(density))
     return dose
 
 
@@ -249,9 +251,6 @@ def _moved(structure: Structure, grid: Grid | None) -> Structure:
     return Structure(name=structure.name, fraction=np.clip(fraction, 0.0, 1.0), grid=grid)
 
 
-# --- one file ---------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Path, str]]:
     """The decompressed file and its format, with errors that name the file."""
@@ -366,85 +365,3 @@ def dose_map(content: FileContent, *, name: str, unit: str | None) -> DoseMap:
         name=name,
         source={"file": name, **content.source, **told},
     )
-
-
-# --- what belongs to a dose -------------------------------------------------------------------------
-
-
-def _with_uncertainty(dose: DoseMap, path: PathLike, kind: str, *, unit: str | None) -> DoseMap:
-    """The dose with the uncertainty of another file."""
-    name = Path(os.fspath(path)).name
-    values, grid = read_map(path)
-    if not grid.coincides_with(dose.grid):
-        raise GridMismatchError(
-            f"{name}: the uncertainty has {grid.shape} voxels of {grid.spacing_mm} mm from "
-            f"{grid.origin_mm}, the dose {dose.name} {dose.grid.shape} of {dose.grid.spacing_mm} from "
-            f"{dose.grid.origin_mm}. Pass an uncertainty on the grid of the dose."
-        )
-    factor = _CENTIGRAY if unit == "cgy" and "not stated" in str(dose.source.get("unit_in_file")) else 1.0
-    absolute = values * dose.dose_gy if kind == "relative" else values * np.float64(factor)
-    with reading(Path(name), "an uncertainty"):
-        return replace(
-            dose, uncertainty_gy=absolute, source={**dose.source, "uncertainty": f"{name} ({kind})"}
-        )
-
-
-def _with_density(dose: DoseMap, path: PathLike) -> DoseMap:
-    """The dose with the density of another file, averaged over its voxels."""
-    name = Path(os.fspath(path)).name
-    values, grid = read_map(path)
-    density = values
-    if not grid.coincides_with(dose.grid):
-        covered = conserve(np.ones(grid.shape), source=grid, target=dose.grid)
-        if float(covered.min()) < 1 - 1e-6:
-            raise GridMismatchError(
-                f"{name}: the density spans {grid.box_mm} mm (z, y, x) and does not cover the dose "
-                f"{dose.name}, {dose.grid.box_mm} mm. Energy there is unknown. Crop the dose, or pass a "
-                "larger density map."
-            )
-        density = conserve(values, source=grid, target=dose.grid)
-    with reading(Path(name), "a density"):
-        return replace(dose, density_g_per_cm3=density, source={**dose.source, "density": name})
-
-
-def _with_batches(
-    dose: DoseMap, batches: str | Sequence[PathLike], *, unit: str | None, **geometry: Any
-) -> DoseMap:
-    """The dose with its independent batches, and with the uncertainty that they give where it has none."""
-    files = _batch_files(batches)
-    maps = [read_unchecked(file, unit=unit, **geometry) for file in files]
-    for file, one in zip(files, maps, strict=True):
-        if not one.grid.coincides_with(dose.grid):
-            raise GridMismatchError(
-                f"{file.name}: the batch has {one.grid.shape} voxels of {one.grid.spacing_mm} mm, the dose "
-                f"{dose.name} {dose.grid.shape} of {dose.grid.spacing_mm}. Pass batches on the grid of the "
-                "dose."
-            )
-    held = maps[0].batches_gy if len(maps) == 1 else None
-    stack = np.stack([one.dose_gy for one in maps]) if held is None else held
-    if len(stack) < 2:
-        raise InputError(f"{files[0].name} is one batch alone, which tells no uncertainty. Pass two or more.")
-    ratio = float(np.sum(stack, dtype=np.float64) / len(stack) / np.sum(dose.dose_gy, dtype=np.float64))
-    if abs(ratio * len(stack) - 1) < _BATCH_TOLERANCE:
-        stack = stack * len(stack)
-    elif abs(ratio - 1) >= _BATCH_TOLERANCE:
-        raise InputError(
-            f"the {len(stack)} batches of {dose.name} have a mean of {ratio:.4g} times and a sum of "
-            f"{ratio * len(stack):.4g} times its integral dose. They are not its batches, or not in its "
-            "unit. Pass those whose mean or sum is the dose."
-        )
-    whole = DoseMap.from_batches(stack, dose.grid)
-    uncertainty = whole.uncertainty_gy if dose.uncertainty_gy is None else dose.uncertainty_gy
-    source = {**dose.source, "batches": f"{len(stack)} from {files[0].name} on"}
-    return replace(dose, batches_gy=stack, uncertainty_gy=uncertainty, source=source)
-
-
-def _batch_files(batches: str | Sequence[PathLike]) -> list[Path]:
-    """The files of a glob pattern or of a sequence, in the order of their names."""
-    if not isinstance(batches, str):
-        files = [Path(os.fspath(b)) for b in batches]
-    else:
-        files = [Path(name) for name in sorted(glob.glob(batches, recursive=True))]
-    if not files:
-        raise InputError(f"`batches`: no file matches {batches!r}. Quote the pattern, and check the folder.")
-    return files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -177,19 +176,3 @@ def _facts(file: Path) -> _Facts | None:
         kind=text(dataset, "DoseSummationType"),
         plan=plans[0] if plans else "",
     )
-
-
-def relative_uncertainty_percent(dose: DoseMap, *, above: float = 0.5) -> float | None:
-    """Median relative standard uncertainty [%] of the voxels above a share of the maximum.
-
-    Parameters
-    ----------
-    dose : DoseMap
-    above : float
-        Share of the maximum dose.
-    """
-    if dose.uncertainty_gy is None or dose.max_gy == 0:
-        return None
-    high = dose.dose_gy >= above * dose.max_gy
-    value = float(np.median(np.asarray(dose.uncertainty_gy)[high] / dose.dose_gy[high]))
-    return 100 * value if math.isfinite(value) else None

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dosemover.dose import DoseMap
+from dosemover.errors import InputError
 from dosemover.grid import Grid
+from dosemover.moments.tally import MomentTally
 from dosemover.transport.measure import Weight, measure_pair
 from dosemover.transport.result import TransportResult
 
@@ -71,18 +73,65 @@ def gaussian_moments(density: ArrayLike, grid: Grid) -> GaussianMoments:
     return GaussianMoments(mass=float(mass), mean_mm=mean[::-1], covariance_mm2=covariance[::-1, ::-1])
 
 
+def tally_gaussian(tally: MomentTally) -> GaussianMoments:
+    """Mass, mean and covariance from a tally of degree 2 or more.
+
+    Parameters
+    ----------
+    tally : MomentTally
+
+    Returns
+    -------
+    GaussianMoments
+
+    Raises
+    ------
+    InputError
+        When the tally has no second moments.
+    """
+    if tally.degree < 2:
+        raise InputError(f"a covariance takes moments to degree 2, the tally holds {tally.degree}.")
+    first, second = _central_moments(tally.tensor / tally.mass, tally.half_widths_mm)
+    centers = np.array([(high + low) / 2 for low, high in tally.box_mm])
+    return GaussianMoments(
+        mass=tally.mass, mean_mm=(centers + first)[::-1], covariance_mm2=second[::-1, ::-1]
+    )
+
+
+def _central_moments(tensor: NDArray[Any], half: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean from the middle of the box and covariance (z, y, x) from normalised moments [..., a, b, c].
+
+    t = phi_1 / sqrt 3, t^2 = 1/3 + 2 phi_2 / (3 sqrt 5), in units of the half widths.
+    """
+    unit = np.eye(3, dtype=int)
+    first = np.stack([tensor[(..., *unit[i])] for i in range(3)], axis=-1) / np.sqrt(3)
+    second = np.empty((*first.shape, 3))
+    for i in range(3):
+        for j in range(i + 1):
+            raw = tensor[(..., *(unit[i] + unit[j]))]
+            second[..., i, j] = 1 / 3 + raw * 2 / (3 * np.sqrt(5)) if i == j else raw / 3
+            second[..., j, i] = second[..., i, j]
+    second -= first[..., :, None] * first[..., None, :]
+    return first * half, second * half[:, None] * half
+
+
 def _root(matrix: NDArray[Any]) -> NDArray[np.float64]:
     """Square root of a positive semidefinite matrix."""
     values, vectors = np.linalg.eigh(matrix)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    return (vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+
+
+def _bures_squared(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+    """Squared Bures distances of stacks of covariances, shape [...]."""
+    root = _root(first)
+    cross = np.linalg.eigvalsh(root @ second @ root)
+    traces = np.trace(first, axis1=-2, axis2=-1) + np.trace(second, axis1=-2, axis2=-1)
+    return np.maximum(traces - 2 * np.sum(np.sqrt(np.maximum(cross, 0.0)), axis=-1), 0.0)
 
 
 def bures_squared(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Squared Bures distance of two covariances: tr(A + B - 2 (A^1/2 B A^1/2)^1/2) [mm2]."""
-    root = _root(first)
-    cross = np.linalg.eigvalsh(root @ second @ root)
-    squared = np.trace(first) + np.trace(second) - 2 * np.sum(np.sqrt(np.maximum(cross, 0.0)))
-    return float(max(squared, 0.0))
+    return float(_bures_squared(first, second))
 
 
 def bures_w2(

@@ -26,6 +26,23 @@ def legendre(t: ArrayLike, degree: int) -> NDArray[np.float64]:
     return values * np.sqrt(2 * np.arange(degree + 1) + 1)
 
 
+def legendre_derivatives(t: ArrayLike, degree: int, order: int) -> NDArray[np.float64]:
+    """Derivatives of the orthonormal polynomials, shape [n, degree + 1].
+
+    Parameters
+    ----------
+    t : array_like, shape (n,)
+    degree : int
+    order : int
+        0 for the values.
+    """
+    x = np.asarray(t, dtype=np.float64)
+    coefficients = np.diag(np.sqrt(2 * np.arange(degree + 1) + 1))
+    if order > degree:
+        return np.zeros((x.size, degree + 1))
+    return np.polynomial.legendre.legval(x, np.polynomial.legendre.legder(coefficients, order)).T
+
+
 def interval_integrals(edges: ArrayLike, degree: int) -> NDArray[np.float64]:
     """Integral of phi_a over each interval between ascending ``edges`` in [-1, 1].
 
@@ -56,12 +73,7 @@ def product_tables(degree: int) -> tuple[NDArray[np.float64], NDArray[np.float64
     nodes, weights = np.polynomial.legendre.leggauss(2 * degree + 2)
     weights = weights / 2
     basis = legendre(nodes, 2 * degree)
-    slopes = np.zeros((nodes.size, degree + 1))
-    for a in range(1, degree + 1):
-        coefficients = np.zeros(a + 1)
-        coefficients[a] = np.sqrt(2 * a + 1)
-        derivative = np.polynomial.legendre.legder(coefficients)
-        slopes[:, a] = np.polynomial.legendre.legval(nodes, derivative)
+    slopes = legendre_derivatives(nodes, degree, 1)
     low = basis[:, : degree + 1]
     values = np.einsum("qa,qb,qc,q->abc", low, low, basis, weights, optimize=True)
     derivatives = np.einsum("qa,qb,qc,q->abc", slopes, slopes, basis, weights, optimize=True)

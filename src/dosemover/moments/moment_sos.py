@@ -10,7 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from dosemover.errors import InputError
 from dosemover.moments.interior_point import InteriorPointResult, solve
-from dosemover.moments.legendre import MultiIndex, legendre, mass_matrix, total_degree_indices
+from dosemover.moments.legendre import (
+    MultiIndex,
+    legendre,
+    legendre_derivatives,
+    mass_matrix,
+    total_degree_indices,
+)
 from dosemover.moments.relaxation import Basis, Relaxation, relaxation
 from dosemover.moments.tally import MomentTally
 
@@ -97,20 +103,9 @@ def _partial(points: NDArray[Any], indices: tuple[MultiIndex, ...], axis: int) -
     values = np.ones((len(points), len(indices)))
     for i in range(points.shape[1]):
         degree = int(where[:, i].max())
-        table = _slopes(points[:, i], degree) if i == axis else legendre(points[:, i], degree)
+        table = legendre_derivatives(points[:, i], degree, 1) if i == axis else legendre(points[:, i], degree)
         values *= table[:, where[:, i]]
     return values
-
-
-def _slopes(t: NDArray[Any], degree: int) -> NDArray[np.float64]:
-    """Derivatives of the orthonormal Legendre polynomials, shape (n, degree + 1)."""
-    slopes = np.zeros((t.size, degree + 1))
-    for a in range(1, degree + 1):
-        coefficients = np.zeros(a + 1)
-        coefficients[a] = np.sqrt(2 * a + 1)
-        derivative = np.polynomial.legendre.legder(coefficients)
-        slopes[:, a] = np.polynomial.legendre.legval(t, derivative)
-    return slopes
 
 
 def _informative_axes(*tallies: MomentTally) -> tuple[int, ...]:

@@ -1,0 +1,159 @@
+"""Noise floors and standard deviations of moment distances, from draws in moment space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dosemover.moments.gaussian import _bures_squared, _central_moments
+from dosemover.moments.legendre import total_degree_indices
+from dosemover.moments.tally import MomentTally
+
+Statistic = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
+"""Distances [mm] from two stacks of normalised moment tensors, NaN where one could not be computed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MomentNoise:
+    """What noise does to one moment distance.
+
+    Parameters
+    ----------
+    floor_mm, floor_sd_mm : float
+        Mean and standard deviation between maps that differ by noise alone [mm].
+    sd_mm : float
+        Standard deviation of the distance between the maps at hand [mm].
+    p : float
+        Share of the draws under the null that reach the value.
+    n_draws : int
+        Draws that gave a distance.
+    """
+
+    floor_mm: float
+    floor_sd_mm: float
+    sd_mm: float
+    p: float
+    n_draws: int
+
+
+class MomentDraws:
+    """Draws of the normalised moments of one noisy tally.
+
+    Parameters
+    ----------
+    tally : MomentTally
+        With batches, or with the moments of the voxel variances to twice ``degree``.
+    degree : int
+        Total degree of the moments that are drawn; higher ones keep their mean.
+    """
+
+    def __init__(self, tally: MomentTally, degree: int) -> None:
+        self.indices = tuple(np.array(total_degree_indices(3, degree)).T)
+        self.size = degree + 1
+        self.mean = tally.tensor[(slice(0, self.size),) * 3] / tally.mass
+        self.factor = _covariance_factor(tally, degree) / tally.mass
+
+    def around(self, center: NDArray[Any], rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+        """Tensors with the tally's noise around other moments, normalised, shape [n, ...]."""
+        drawn = np.repeat(center[None], n, axis=0)
+        noise = rng.standard_normal((n, self.factor.shape[1])) @ self.factor.T
+        drawn[(slice(None), *self.indices)] += noise
+        return drawn / drawn[:, :1, :1, :1]
+
+
+def _covariance_factor(tally: MomentTally, degree: int) -> NDArray[np.float64]:
+    """F with F F' the covariance of the moments; no noise gives no columns."""
+    where = tuple(np.array(total_degree_indices(3, degree)).T)
+    if tally.batches is not None:
+        rows = tally.batches[(slice(None), *where)]
+        n = len(rows)
+        return (rows - rows.mean(axis=0)).T / np.sqrt(n * (n - 1))
+    covariance = tally.covariance(degree)
+    if covariance is None:
+        return np.zeros((len(where[0]), 0))
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0.0))
+
+
+def has_noise(*tallies: MomentTally) -> bool:
+    """Whether the noise of any tally is known."""
+    return any(t.batches is not None or t.variance is not None for t in tallies)
+
+
+def drawn_noise(
+    statistic: Statistic,
+    value_mm: float,
+    *,
+    reference: MomentTally,
+    evaluated: MomentTally,
+    degree: int,
+    draws: int,
+    seed: int = 0,
+) -> MomentNoise | None:
+    """Floor, spread and p value of a distance that is a function of moments.
+
+    Parameters
+    ----------
+    statistic : callable
+        ``statistic(first, second)`` -> distances [mm] of stacks of normalised tensors.
+    value_mm : float
+        The distance of the maps at hand.
+    reference, evaluated : MomentTally
+        On one box.
+    degree : int
+        Total degree of the moments that ``statistic`` reads.
+    draws : int
+    seed : int
+
+    Returns
+    -------
+    MomentNoise or None
+        None where no noise is known, or no draw gave a distance.
+
+    Notes
+    -----
+    *Definition*: under the null both maps are drawn around the mean of their normalised moments, each
+    with its own covariance; the standard deviation comes from draws around each map's own moments.
+    Moments are sums over many voxels, so that Gaussian draws serve whatever the voxels' noise.
+    """
+    if not has_noise(reference, evaluated):
+        return None
+    rng = np.random.default_rng(seed)
+    one, two = MomentDraws(reference, degree), MomentDraws(evaluated, degree)
+    middle = (one.mean + two.mean) / 2
+    null = statistic(one.around(middle, rng, draws), two.around(middle, rng, draws))
+    here = statistic(one.around(one.mean, rng, draws), two.around(two.mean, rng, draws))
+    null, here = null[np.isfinite(null)], here[np.isfinite(here)]
+    if len(null) < 2 or len(here) < 2:
+        return None
+    return MomentNoise(
+        floor_mm=float(null.mean()),
+        floor_sd_mm=float(null.std(ddof=1)),
+        sd_mm=float(here.std(ddof=1)),
+        p=float((1 + np.sum(null >= value_mm)) / (1 + len(null))),
+        n_draws=len(null),
+    )
+
+
+def mean_statistic(half_widths_mm: NDArray[Any]) -> Statistic:
+    """Distance of the means."""
+
+    def compute(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+        one, two = (_central_moments(t, half_widths_mm)[0] for t in (first, second))
+        return np.linalg.norm(one - two, axis=-1)
+
+    return compute
+
+
+def gaussian_statistic(half_widths_mm: NDArray[Any]) -> Statistic:
+    """Gaussian (Gelbrich) bound."""
+
+    def compute(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+        (m, a), (n, b) = (_central_moments(t, half_widths_mm) for t in (first, second))
+        return np.sqrt(np.sum((m - n) ** 2, axis=-1) + _bures_squared(a, b))
+
+    return compute

@@ -53,7 +53,7 @@ def test_an_empty_map_is_refused():
 
 
 def test_a_relative_map_is_refused():
-    with pytest.raises(UnitError, match="relative dose"):
+    with pytest.raises(UnitError, match="'relative', not in Gy"):
         dm.compare(field(), field(unit="relative"))
 
 

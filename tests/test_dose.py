@@ -50,7 +50,7 @@ def test_wrong_batch_shape_is_refused():
 
 
 def test_relative_dose_is_refused_by_require_gray():
-    with pytest.raises(UnitError, match="relative dose"):
+    with pytest.raises(UnitError, match="'relative', not in Gy"):
         a_map(unit="relative").require_gray()
 
 

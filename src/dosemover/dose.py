@@ -222,10 +222,10 @@ class DoseMap:
 
     def require_gray(self) -> DoseMap:
         """Return the map itself, or raise where its values are not a dose in gray."""
-        if self.unit == "relative":
+        if not self.unit.lower().startswith(("gy", "cgy")):
             raise UnitError(
-                f"{self.name or 'the dose map'} holds a relative dose, not Gy. Metrics in Gy and criteria "
-                "in % of a dose have no meaning for it. Export it as an absolute dose in GY."
+                f"{self.name or 'the dose map'} is in {self.unit!r}, not in Gy. Metrics in Gy and criteria "
+                "in % of a dose have no meaning for it. Export it as an absolute dose in Gy."
             )
         return self
 

@@ -39,7 +39,7 @@ def as_dose_map(
     InputError
         When an array comes without its spacing, or a map holds no dose.
     UnitError
-        When a map holds a relative dose.
+        When a map is not in Gy.
     """
     if isinstance(value, DoseMap):
         dose = value

@@ -16,11 +16,16 @@ _EXPORTS = {
     "dose_movers_distance": "dosemover.transport.dose_mover",
     "emd": "dosemover.transport.exact",
     "emd_points": "dosemover.transport.exact",
+    "flat_norm": "dosemover.transport.flat_norm",
+    "flat_norm_gradient": "dosemover.transport.flat_norm",
+    "flat_norm_profile": "dosemover.transport.flat_norm",
     "measure_pair": "dosemover.transport.measure",
     "sinkhorn_divergence": "dosemover.transport.sinkhorn",
     "sliced_w1": "dosemover.transport.sliced",
     "sliced_w2": "dosemover.transport.sliced",
     "sobolev_w2": "dosemover.transport.sobolev",
+    "wasserstein_1": "dosemover.transport.flat_norm",
+    "wasserstein_1_gradient": "dosemover.transport.flat_norm",
 }
 """Public names and the module that each is imported from, at first use: kernels load slowly."""
 

@@ -1,8 +1,9 @@
 """Loops of the flat norm over trilinear test functions; every kernel owns rows low to high.
 
 f holds the values at the nodes (the middles of the voxels), p six multipliers a node: forward and backward
-along axes 0, 1, 2. Per axis, ``fw`` and ``bw`` are one over the distance to the next and to the last node, and
-``uf``, ``ub`` the same times the ratio of the neighbour's to the node's own volume; all are 0 past the ends.
+along axes 0, 1, 2. Per axis, ``fw`` and ``bw`` are one over the distance to the next and to the last node,
+and ``uf``, ``ub`` the same times the ratio of the neighbour's to the node's own volume; all are 0 past the
+ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numba import njit
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def ascend(low, high, f, fb, p, c, t, lam, over, fw0, bw0, uf0, ub0, fw1, bw1, uf1, ub1, fw2, bw2, uf2, ub2):
-    """g = clip(f + t (c - G'p), +-lam); fb = 2 g - f; f <- f + over (g - f)."""
+    """Set g = clip(f + t (c - G'p), +-lam); fb = 2 g - f; f <- f + over (g - f)."""
     n0, n1, n2 = f.shape
     two = np.float32(2)
     for i in range(low, high):
@@ -65,7 +66,7 @@ def ascend(low, high, f, fb, p, c, t, lam, over, fw0, bw0, uf0, ub0, fw1, bw1, u
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def _relax(p, q, bound, s, over):
-    """p <- p + over (s (q - clip(q, +-bound)) - p) for one row."""
+    """Set p <- p + over (s (q - clip(q, +-bound)) - p) for one row."""
     for k in range(p.size):
         x = q[k]
         m = bound[k]
@@ -76,7 +77,7 @@ def _relax(p, q, bound, s, over):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def project(low, high, fb, p, s, over, fw0, bw0, fw1, bw1, fw2, bw2):
-    """p <- over-relaxed q - s proj(q / s), q = p + s G fb, onto the sum over axes of max(|d+|, |d-|)^2 <= 1.
+    """Relax p to q - s proj(q / s), q = p + s G fb, onto sum over axes of max(|d+|, |d-|)^2 <= 1.
 
     The projection clips the pair of each axis at t = max(A/(1+mu), S/(2+mu)), A the larger and S the sum of
     |d+|, |d-|; two Newton steps find the common mu.
@@ -239,7 +240,7 @@ def _row_slopes(f, i, j, fw0, bw0, fw1, bw1, fw2, bw2, out):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def squared_slopes(low, high, f, fw0, bw0, fw1, bw1, fw2, bw2, largest):
-    """largest[i]: the largest squared gradient of the trilinear f in plane i (convex, so at the nodes)."""
+    """Find the largest squared gradient of the trilinear f in plane i: convex, so at the nodes."""
     _, n1, n2 = f.shape
     row = np.empty(n2)
     for i in range(low, high):
@@ -351,7 +352,7 @@ def multiplier_cost(low, high, p, v0, v1, v2, total):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def unmatched(low, high, mass, flow, out, total):
-    """out = mass - div flow, and total[i] = sum of its absolute values in plane i."""
+    """Set out = mass - div flow, and total[i] = sum of its absolute values in plane i."""
     _, n1, n2 = mass.shape
     for i in range(low, high):
         t = 0.0

@@ -46,6 +46,12 @@ class Axis:
         self.up_forward = np.append(ratio / step, 0.0)
         self.up_backward = np.append(0.0, 1 / (ratio * step))
         self.stiffest = float(np.max(2 * (1 + np.maximum(ratio, 1 / ratio)) / step**2, initial=0.0))
+        distance = np.append(step, 1.0)
+        inner = np.append(np.ones(self.n - 1), 0.0)
+        self.face_weights = tuple(
+            (inner * v / distance).astype(np.float32) for v in (w, np.append(w[1:], 0.0), np.ones(self.n))
+        )
+        self.stiffest_flux = float(np.max(4 / (w[1:] * w[:-1]), initial=0.0))
         self.lumped = float(np.max((self.volume[1:] + self.volume[:-1]) / (2 * step), initial=1.0))
 
     def load(self, x: Fields, axis: int) -> tuple[Fields, Fields]:
@@ -141,6 +147,12 @@ class Mesh:
         z, y, x = self.widths
         return z[:, None, None] * y[:, None] * x
 
+    @property
+    def spread_widths(self) -> tuple[Fields, Fields, Fields]:
+        """Voxel widths along each axis, shaped to broadcast over [z, y, x] [mm]."""
+        z, y, x = self.widths
+        return z[:, None, None], y[:, None], x
+
     def coarser(self) -> Mesh | None:
         """Mesh of half as many voxels along the finest axes; None where there is nothing left to merge."""
         long = [float(np.median(a.width)) for a in self.axes if a.n > 1]
@@ -161,6 +173,19 @@ class Mesh:
                 moved = moved * self.widths[later].reshape(shape)
             flow[axis] = moved
         return x, flow
+
+    def voxel_means(self, f: Fields) -> Fields:
+        """Mean over each voxel of the trilinear function with nodal values f: the transpose of `load`."""
+        for axis, one in enumerate(self.axes):
+            low = (slice(None),) * axis + (slice(0, one.n - 1),)
+            high = (slice(None),) * axis + (slice(1, one.n),)
+            shape = [1, 1, 1]
+            shape[axis] = -1
+            rise = f[high] - f[low]
+            f = f.copy()
+            f[low] += (one.to_next / one.width[:-1]).reshape(shape) * rise
+            f[high] -= (one.to_last / one.width[1:]).reshape(shape) * rise
+        return f
 
     def coarsened(self, density: Fields, coarse: Mesh) -> Fields:
         """Mean density in the voxels of a coarser mesh."""
@@ -202,19 +227,18 @@ class Mesh:
     def _spectrum(self) -> tuple[list[NDArray[np.float32] | None], NDArray[np.float32]]:
         """Modes of each axis, and the scale over the sum of eigenvalues."""
         modes = [a.modes() for a in self.axes]
-        total = sum(
-            values.reshape([-1 if i == axis else 1 for i in range(3)])
-            for axis, (_, values, _) in enumerate(modes)
-        )
+        total = np.zeros(self.shape)
+        for axis, (_, values, _) in enumerate(modes):
+            total += values.reshape([-1 if i == axis else 1 for i in range(3)])
         total.flat[0] = np.inf
         inverse = float(np.prod([scale for _, _, scale in modes])) / total
         return [matrix for matrix, _, _ in modes], inverse.astype(np.float32)
 
     def poisson(self, mass: Fields) -> Fields:
-        """Potential u with no flow through the box: V/distance differences of u balance ``mass`` (total 0)."""
+        """Potential u without flow through the box: V/distance differences balance ``mass`` (total 0)."""
         matrices, inverse = self._spectrum
         cosine = [axis for axis in range(3) if matrices[axis] is None and self.shape[axis] > 1]
-        u = mass.astype(np.float32)
+        u: Any = mass.astype(np.float32)
         if cosine:
             u = dctn(u, axes=cosine, norm="ortho", workers=_workers(), overwrite_x=True)
         for axis, matrix in enumerate(matrices):

@@ -1,0 +1,128 @@
+"""The flat norm's iteration on a hierarchy of grids, from coarse to fine, until its interval is narrow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dosemover._runtime import Progress
+from dosemover.grid import Grid
+from dosemover.transport.flat_norm_mesh import Mesh
+from dosemover.transport.flat_norm_solver import Bounds, DualIteration, FluxIteration, Problem
+
+_COARSE_ITERATIONS = 200
+"""Iterations on every level but the coarsest, which gets three times as many, and the finest."""
+
+_FLUX_CHECKS = (20, 40, 80, 160)
+"""Iterations of the flux after which the continuum's upper bound is evaluated."""
+
+
+def _hierarchy(grid: Grid, density: NDArray[np.float64]) -> tuple[list[Mesh], list[NDArray[np.float64]]]:
+    """Meshes from fine to coarse, with the mean density in their voxels."""
+    meshes, densities = [Mesh.of(grid)], [density]
+    while (coarse := meshes[-1].coarser()) is not None:
+        densities.append(meshes[-1].coarsened(densities[-1], coarse))
+        meshes.append(coarse)
+    return meshes, densities
+
+
+def _start(
+    meshes: list[Mesh], densities: list[Any], half_reach: float, progress: Progress
+) -> tuple[Any, Any]:
+    """Potential and multipliers for the finest mesh, from all coarser ones."""
+    f: Any = np.zeros(meshes[-1].shape, np.float32)
+    p: Any = np.zeros((6, *meshes[-1].shape), np.float32)
+    for level in range(len(meshes) - 1, 0, -1):
+        mesh = meshes[level]
+        load = (mesh.load(densities[level])[0] / mesh.node_volume).astype(np.float32)
+        iteration = DualIteration(mesh, load, half_reach, f, p)
+        iteration.run(max(_COARSE_ITERATIONS, (3 * _COARSE_ITERATIONS) >> (len(meshes) - 1 - level)))
+        f, p = mesh.interpolated(f, meshes[level - 1]), mesh.transferred(p, meshes[level - 1])
+        progress("flat norm", 0.3 * (len(meshes) - level) / len(meshes))
+    return f, p
+
+
+def _checks(max_iterations: int) -> list[int]:
+    """Iterations after which certificates are evaluated: ever further apart."""
+    checks = [0]
+    while checks[-1] < max_iterations:
+        checks.append(min(max(checks[-1] + 20, int(1.4 * checks[-1])), max_iterations))
+    return checks
+
+
+def solve(
+    grid: Grid,
+    density: NDArray[np.float64],
+    *,
+    half_reach: float,
+    tolerance: float,
+    max_iterations: int,
+    progress: Progress,
+) -> Bounds:
+    """Enclose the supremum of integral f density over 1-Lipschitz f with |f| <= half_reach.
+
+    Parameters
+    ----------
+    grid : Grid
+    density : ndarray, shape grid.shape
+        Difference of both densities, not 0 everywhere.
+    half_reach : float
+        R/2 [mm]; infinity for W_1, where ``density`` must integrate to 0.
+    tolerance : float
+        Relative width at which the interval of the trilinear supremum is narrow enough.
+    max_iterations : int
+        On the finest grid, for the potential; the flux gets a fixed number.
+    progress : callable
+
+    Returns
+    -------
+    Bounds
+        In the unit of density times mm4; the flow in density times mm3, outside in (z, y, x) order. An
+        interrupt keeps the best so far, and ``interrupted`` tells.
+    """
+    scale = float(np.sum(np.square(density)) / np.sum(np.abs(density)))
+    scaled = density / scale
+    meshes, densities = _hierarchy(grid, scaled)
+    problem, bounds = Problem(meshes[0], scaled, half_reach), Bounds()
+    try:
+        f, p = _start(meshes, densities, half_reach, progress)
+        del densities
+        load = (problem.loaded / meshes[0].node_volume).astype(np.float32)
+        iteration = DualIteration(meshes[0], load, half_reach, f, p)
+        for check in _checks(max_iterations):
+            iteration.run(check - bounds.n_iterations)
+            bounds.n_iterations = check
+            problem.lower(f, bounds)
+            problem.upper(f, p, bounds)
+            progress("flat norm", 0.3 + 0.5 * check / max(max_iterations, 1))
+            if bounds.lower >= (1 - tolerance) * bounds.solver_upper:
+                break
+        del iteration, p
+        _tighten(problem, scaled, bounds, tolerance, progress)
+    except KeyboardInterrupt:
+        if not np.isfinite(bounds.upper):
+            raise
+        bounds.interrupted = True
+    return bounds.scaled(scale)
+
+
+def _tighten(
+    problem: Problem, density: NDArray[np.float64], bounds: Bounds, tolerance: float, progress: Progress
+) -> None:
+    """Lower the continuum's upper bound by the cheapest flux, while that pays."""
+    if bounds.lower >= (1 - tolerance) * bounds.upper:
+        return
+    flux = FluxIteration(
+        problem.mesh, density.astype(np.float32), problem.half_reach, bounds.potential, bounds.flow
+    )
+    done = 0
+    for check in _FLUX_CHECKS:
+        before = bounds.upper
+        flux.run(check - done)
+        done = check
+        problem.continuum(flux.flow, flux.f, bounds)
+        progress("flat norm", 0.8 + 0.2 * check / _FLUX_CHECKS[-1])
+        if bounds.lower >= (1 - tolerance) * bounds.upper or bounds.upper > (1 - tolerance) * before:
+            return

@@ -226,3 +226,30 @@ def test_the_dose_movers_distance_has_a_closed_form_floor():
     assert null.p > 0.01
     assert real.p < 1e-6
     assert real.lower <= real.value <= real.upper
+
+
+def test_structures_get_dvh_values_and_curves():
+    fraction = np.zeros(GRID.shape)
+    fraction[3:7, 4:8, 5:9] = 1.0
+    target = dm.Structure(name="PTV", fraction=fraction, grid=GRID)
+    result = dm.compare(field(), field(1.1), structures=[target], prescription_gy=1.0, metrics=["dvh"])
+    values = result.structures["PTV"]
+    assert values["mean_gy"]["evaluated"] == pytest.approx(1.1 * values["mean_gy"]["reference"])
+    assert values["dvh_w1_gy"]["evaluated"] == pytest.approx(0.1 * values["mean_gy"]["reference"])
+    assert values["paddick"]["reference"] is not None
+    assert result.dvh_curves["PTV"]["reference"][0] == pytest.approx(100.0)
+    assert result.metrics["dvh_w1_gy"].settings["largest_in"] == "PTV"
+
+
+def test_a_structure_outside_the_dose_is_told_and_the_others_stay():
+    far = Grid.regular(shape=(4, 4, 4), spacing_mm=(2, 2, 2), origin_mm=(500, 0, 0))
+    outside = dm.Structure(name="far", fraction=np.ones(far.shape), grid=far)
+    inside = dm.Structure(name="near", fraction=np.ones(GRID.shape), grid=GRID)
+    result = dm.compare(field(), field(1.1), structures=[outside, inside], metrics=["dvh"])
+    assert list(result.structures) == ["near"]
+    assert any("'far'" in warning for warning in result.warnings)
+
+
+def test_structures_of_another_kind_are_refused():
+    with pytest.raises(InputError, match="`structures` must be a path or Structure objects"):
+        dm.compare(field(), field(), structures=[np.ones(3)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ from dosemover.comparison.context import ComparisonContext, missing
 from dosemover.comparison.registry import Family, fixed_keys
 from dosemover.comparison.result import MetricResult
 from dosemover.dose import Structure
+from dosemover.errors import AccuracyWarning, InputError
 
 POSSIBLE_DOSE = "possible_dose_mask"
 """Name of the OpenKBP structure that holds the voxels where dose is possible."""
@@ -27,9 +29,10 @@ def _dvh(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricR
         return
     distances = {}
     for structure in structures:
-        distance = _one_structure(context, structure)
-        if distance is not None:
-            distances[structure.name] = distance
+        try:
+            distances[structure.name] = _one_structure(context, structure)
+        except InputError as error:  # outside a dose grid: the others still have their DVH
+            warnings.warn(f"structure {structure.name!r}: {error}", AccuracyWarning, stacklevel=2)
     if not distances:
         yield missing("dvh_w1_gy", "Gy", "no structure has volume inside the dose grid")
         return
@@ -42,18 +45,16 @@ def _dvh(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricR
     )
 
 
-def _one_structure(context: ComparisonContext, structure: Structure) -> float | None:
+def _one_structure(context: ComparisonContext, structure: Structure) -> float:
     """Values and curves of one structure into the context; returns the distance of its DVHs."""
-    if structure.volume_cc == 0:
-        return None
     pair = {
         side: metrics.dose_volume_histogram(dose=dose, structure=structure)
-        for side, dose in (("reference", context.reference), ("evaluated", context.evaluated_here))
+        for side, dose in (("reference", context.reference), ("evaluated", context.evaluated))
     }
     distance = metrics.dvh_w1_gy(reference=pair["reference"], evaluated=pair["evaluated"])
     values = {side: one.summary() for side, one in pair.items()}
     table: dict[str, dict[str, float | None]] = {
-        key: {side: values[side][key] for side in values} for key in values["reference"]
+        key: {side: _finite(values[side][key]) for side in values} for key in values["reference"]
     }
     table["dvh_w1_gy"] = {"reference": None, "evaluated": distance}
     table |= _conformity(context, structure)
@@ -67,6 +68,11 @@ def _one_structure(context: ComparisonContext, structure: Structure) -> float | 
     return distance
 
 
+def _finite(value: float) -> float | None:
+    """None for what a structure is too small to have (D2cc of 1 cc)."""
+    return float(value) if np.isfinite(value) else None
+
+
 def _conformity(context: ComparisonContext, structure: Structure) -> dict[str, dict[str, float | None]]:
     """Conformity of both maps to a target, where the prescription is known and it looks like a target."""
     prescription = context.settings.prescription_gy
@@ -74,7 +80,7 @@ def _conformity(context: ComparisonContext, structure: Structure) -> dict[str, d
         return {}
     both = {
         side: metrics.conformity(dose=dose, target=structure, prescription_gy=prescription).summary()
-        for side, dose in (("reference", context.reference), ("evaluated", context.evaluated_here))
+        for side, dose in (("reference", context.reference), ("evaluated", context.evaluated))
     }
     return {key: {side: both[side][key] for side in both} for key in both["reference"]}
 

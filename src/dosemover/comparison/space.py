@@ -55,12 +55,16 @@ def _chi(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricR
     }
     chi = metrics.chi_index(reference=context.reference, evaluated=context.evaluated_here, **shared)
     yield MetricResult(
-        key="chi_passing_rate_percent", value=chi.passing_rate_percent, unit="%", settings=shared
+        key="chi_passing_rate_percent",
+        value=chi.passing_rate_percent,
+        unit="%",
+        settings=shared,
+        status=chi.status,
     )
     ndd = metrics.normalized_dose_difference(
         reference=context.reference, evaluated=context.evaluated_here, **shared
     )
-    yield MetricResult(key="ndd_mean", value=ndd.mean, unit="%", settings=shared)
+    yield MetricResult(key="ndd_mean", value=ndd.mean, settings=shared, status=ndd.status)
 
 
 def _isodose(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
@@ -120,7 +124,7 @@ SPACE = (
     Family(name="dta", keys=fixed_keys(dta_mean_mm="mm"), compute=_dta, null="on request"),
     Family(
         name="chi",
-        keys=fixed_keys(chi_passing_rate_percent="%", ndd_mean="%"),
+        keys=fixed_keys(chi_passing_rate_percent="%", ndd_mean=""),
         compute=_chi,
         smaller=frozenset({"chi_passing_rate_percent"}),
     ),

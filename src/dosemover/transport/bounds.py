@@ -194,14 +194,15 @@ def half_step_lower_bounds(
     )
     own = bounds[0].copy()
     _window(space, bounds, max(scales))
-    factors = tuple(n // m for n, m in zip(shape, a.shape, strict=True))
+    factors = np.array([n // m for n, m in zip(shape, a.shape, strict=True)])
     widths = [v for v in space.grid.widths_mm if v.size > 1]
     uneven = 0.0 if space.grid.is_even else min((float(v.min()) for v in widths), default=0.0)
     partial = np.empty((shape[0], len(scales)))
     excess = np.empty(shape, np.float32)
     each_slab(
-        kernels.half_steps, shape[0], c.size, c, a, b, *factors, *space.tables, bezier[0], bezier[1], rows,
-        *inverse, own, *bounds, np.array(scales), min(penalty, 1e30), uneven, partial, excess,
+        kernels.half_steps, shape[0], c.size, c, a, b, factors, *space.tables, bezier[0], bezier[1], rows,
+        second[0], second[1], 2 * np.square(inverse[2]), *inverse, own, *bounds, np.array(scales),
+        min(penalty, 1e30), uneven, partial, excess,
     )  # fmt: skip
     return partial.sum(axis=0), excess
 

@@ -300,40 +300,263 @@ def dilate(low, high, x, out):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def half_steps(
-    low,
-    high,
-    c,
-    a,
-    b,
-    f0,
-    f1,
-    f2,
-    t0,
-    t1,
-    t2,
-    b0,
-    b1,
-    b2,
-    ih0,
-    ih1,
-    ih2,
-    grad,
-    near,
-    hess,
-    smooth,
-    jump,
-    scales,
-    K,
-    uneven,
-    partial,
-    excess,
-):
-    """Certified sums over voxels of a p + b q at each multiple of w; a, b constant in blocks of f voxels.
+def _products(Y, E):
+    """Row sums over Legendre modes: w^2, then the mean products of gradient components in voxel units."""
+    r12 = np.sqrt(12.0)
+    r60 = np.sqrt(60.0)
+    n2 = E.shape[1]
+    E[:] = 0.0
+    for p in range(3):
+        for q in range(3):
+            for r in range(3):
+                lp = 12.0 * p if p < 2 else 60.0
+                lq = 12.0 * q if q < 2 else 60.0
+                lr = 12.0 * r if r < 2 else 60.0
+                y = Y[p, q, r]
+                for k in range(n2):
+                    v = y[k] * y[k]
+                    E[0, k] += v
+                    E[1, k] += lp * v
+                    E[2, k] += lq * v
+                    E[3, k] += lr * v
+    for p in range(2):
+        for q in range(2):
+            f = (r12 if p == 0 else r60) * (r12 if q == 0 else r60)
+            for r in range(3):
+                for k in range(n2):
+                    E[4, k] += f * Y[p + 1, q, r, k] * Y[p, q + 1, r, k]
+                    E[5, k] += f * Y[p + 1, r, q, k] * Y[p, r, q + 1, k]
+                    E[6, k] += f * Y[r, p + 1, q, k] * Y[r, p, q + 1, k]
 
-    p, q = K (1 - exp(-phi / K)), the half-steps phi, psi of +-w bounded from below (bounds.py, Notes).
-    ``near``, ``hess``, ``smooth``, ``jump`` bound the window that holds the minimiser. ``excess`` receives the
-    cost of the remainders over the kinetic term.
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _repeat_missing(Y, np0, np1, np2):
+    """Fill the Bezier points along axes of one voxel, where the spline is constant."""
+    for p in range(3):
+        for q in range(3):
+            for r in range(3):
+                if p >= np0 or q >= np1 or r >= np2:
+                    Y[p, q, r] = Y[min(p, np0 - 1), min(q, np1 - 1), min(r, np2 - 1)]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _spans(Y, lo, hi, up, down):
+    """Ranges over the Bezier net: second differences (xx yy zz xy xz yz), rise and fall of first ones."""
+    n2 = lo.shape[1]
+    lo[:] = np.inf
+    hi[:] = -np.inf
+    up[:] = 0.0
+    down[:] = 0.0
+    for p in range(3):
+        for q in range(3):
+            for k in range(n2):
+                v = Y[0, p, q, k] - 2 * Y[1, p, q, k] + Y[2, p, q, k]
+                lo[0, k] = min(lo[0, k], v)
+                hi[0, k] = max(hi[0, k], v)
+                v = Y[p, 0, q, k] - 2 * Y[p, 1, q, k] + Y[p, 2, q, k]
+                lo[1, k] = min(lo[1, k], v)
+                hi[1, k] = max(hi[1, k], v)
+                v = Y[p, q, 0, k] - 2 * Y[p, q, 1, k] + Y[p, q, 2, k]
+                lo[2, k] = min(lo[2, k], v)
+                hi[2, k] = max(hi[2, k], v)
+            for s in range(2):
+                for k in range(n2):
+                    v = Y[s + 1, p, q, k] - Y[s, p, q, k]
+                    up[0, k] = max(up[0, k], v)
+                    down[0, k] = max(down[0, k], -v)
+                    v = Y[p, s + 1, q, k] - Y[p, s, q, k]
+                    up[1, k] = max(up[1, k], v)
+                    down[1, k] = max(down[1, k], -v)
+                    v = Y[p, q, s + 1, k] - Y[p, q, s, k]
+                    up[2, k] = max(up[2, k], v)
+                    down[2, k] = max(down[2, k], -v)
+    for p in range(3):
+        for s in range(2):
+            for t in range(2):
+                for k in range(n2):
+                    v = Y[s, t, p, k] - Y[s + 1, t, p, k] - Y[s, t + 1, p, k] + Y[s + 1, t + 1, p, k]
+                    lo[3, k] = min(lo[3, k], v)
+                    hi[3, k] = max(hi[3, k], v)
+                    v = Y[s, p, t, k] - Y[s + 1, p, t, k] - Y[s, p, t + 1, k] + Y[s + 1, p, t + 1, k]
+                    lo[4, k] = min(lo[4, k], v)
+                    hi[4, k] = max(hi[4, k], v)
+                    v = Y[p, s, t, k] - Y[p, s + 1, t, k] - Y[p, s, t + 1, k] + Y[p, s + 1, t + 1, k]
+                    lo[5, k] = min(lo[5, k], v)
+                    hi[5, k] = max(hi[5, k], v)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _second_plane(c, i, s0, out):
+    """Second derivative of coefficients along axis 0 on plane i."""
+    n0, n1, n2 = c.shape
+    A = c[max(i - 1, 0)]
+    B = c[i]
+    C = c[min(i + 1, n0 - 1)]
+    for j in range(n1):
+        for k in range(n2):
+            out[j, k] = s0[i, 0] * A[j, k] + s0[i, 1] * B[j, k] + s0[i, 2] * C[j, k]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _note_jump(values, rises, falls):
+    """Keep the largest rise and the largest fall of a jump."""
+    for k in range(values.size):
+        rises[k] = max(rises[k], values[k])
+        falls[k] = max(falls[k], -values[k])
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _face_jumps(i, j, n0, planes, N, Y, b1, b2, s1, s2, np1, np2, X, T, V, jumps):
+    """Rise and fall of the second derivative across the faces of row (i, j): jumps[axis, face, sign, k].
+
+    ``planes`` holds the second derivative along axis 0 on planes i - 1, i, i + 1, N the Bezier points along
+    axis 0 of plane i, Y those of the row.
+    """
+    n1, n2 = N.shape[1:]
+    jumps[:] = 0.0
+    for face in range(2):
+        if 0 <= i - 1 + 2 * face < n0:
+            D = planes[face + 1 : face + 2]
+            E = planes[face : face + 1]
+            load_row(D, j, b1, b2, 1, np1, np2, X, T)
+            for q in range(np1):
+                for r in range(np2):
+                    V[q, r] = T[0, q, r]
+            load_row(E, j, b1, b2, 1, np1, np2, X, T)
+            for q in range(np1):
+                for r in range(np2):
+                    for k in range(n2):
+                        V[q, r, k] -= T[0, q, r, k]
+                    _note_jump(V[q, r], jumps[0, face, 0], jumps[0, face, 1])
+        if 0 <= j - 1 + 2 * face < n1:
+            x = j - 1 + face
+            y = x + 1
+            for p in range(N.shape[0]):
+                P = N[p]
+                for k in range(n2):
+                    high = (
+                        s1[y, 0] * P[max(y - 1, 0), k]
+                        + s1[y, 1] * P[y, k]
+                        + s1[y, 2] * P[min(y + 1, n1 - 1), k]
+                    )
+                    low = s1[x, 0] * P[max(x - 1, 0), k] + s1[x, 1] * P[x, k] + s1[x, 2] * P[y, k]
+                    X[k + 1] = high - low
+                for r in range(np2):
+                    for k in range(n2):
+                        V[0, r, k] = b2[r, 0, k] * X[k] + b2[r, 1, k] * X[k + 1] + b2[r, 2, k] * X[k + 2]
+                    _note_jump(V[0, r], jumps[1, face, 0], jumps[1, face, 1])
+    for p in range(3):
+        for q in range(3):
+            for k in range(n2):
+                X[k + 1] = s2[k] * (Y[p, q, 0, k] - 2 * Y[p, q, 1, k] + Y[p, q, 2, k])
+            for k in range(n2 - 1):
+                v = X[k + 2] - X[k + 1]
+                jumps[2, 1, 0, k] = max(jumps[2, 1, 0, k], v)
+                jumps[2, 1, 1, k] = max(jumps[2, 1, 1, k], -v)
+                jumps[2, 0, 0, k + 1] = max(jumps[2, 0, 0, k + 1], v)
+                jumps[2, 0, 1, k + 1] = max(jumps[2, 0, 1, k + 1], -v)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _kicks(k, jumps, up, down, ih, f, slack, out):
+    """Means over a voxel of e |g|^2 and e^2 |g|^2 for phi and psi, e the jumps that a half-step crosses.
+
+    A half-step that starts at distance d < P from a face crosses it with Taylor weight (1 - d/P)^2, of mean
+    P/3h and mean square P/5h. ``slack`` bounds how far twice the half-step may differ from the gradient.
+    """
+    for m in range(4):
+        out[m] = 0.0
+    for axis in range(3):
+        h = ih[axis]
+        rise = 2 * h * f * up[axis, k]
+        fall = 2 * h * f * down[axis, k]
+        for side in range(2):
+            first = rise if side == 0 else fall
+            second = fall if side == 0 else rise
+            lower = f * jumps[axis, 0, side, k]
+            upper = f * jumps[axis, 1, 1 - side, k]
+            g1 = max(first, slack) ** 2
+            g2 = max(second, slack) ** 2
+            p1 = 0.5 * (first + slack) * h
+            p2 = 0.5 * (second + slack) * h
+            out[side] += (lower * p1 * g1 + upper * p2 * g2) / 3
+            out[2 + side] += (lower * lower * p1 * g1 + upper * upper * p2 * g2) / 5
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _invariants(k, E, lo, hi, ih, out):
+    """Mean |g|^2, mean g.H g, bound of the root mean |H g|^2, and radius R of H over the voxel."""
+    x = ih[0]
+    y = ih[1]
+    z = ih[2]
+    xx = x * x * E[1, k]
+    yy = y * y * E[2, k]
+    zz = z * z * E[3, k]
+    xy = x * y * E[4, k]
+    xz = x * z * E[5, k]
+    yz = y * z * E[6, k]
+    cxx = x * x * (lo[0, k] + hi[0, k])
+    cyy = y * y * (lo[1, k] + hi[1, k])
+    czz = z * z * (lo[2, k] + hi[2, k])
+    cxy = 2 * x * y * (lo[3, k] + hi[3, k])
+    cxz = 2 * x * z * (lo[4, k] + hi[4, k])
+    cyz = 2 * y * z * (lo[5, k] + hi[5, k])
+    rxx = x * x * (hi[0, k] - lo[0, k])
+    ryy = y * y * (hi[1, k] - lo[1, k])
+    rzz = z * z * (hi[2, k] - lo[2, k])
+    rxy = 2 * x * y * (hi[3, k] - lo[3, k])
+    rxz = 2 * x * z * (hi[4, k] - lo[4, k])
+    ryz = 2 * y * z * (hi[5, k] - lo[5, k])
+    rows = max(rxx + rxy + rxz, rxy + ryy + ryz, rxz + ryz + rzz)
+    radius = min(rows, np.sqrt(rxx**2 + ryy**2 + rzz**2 + 2 * (rxy**2 + rxz**2 + ryz**2)))
+    m2 = xx + yy + zz
+    q2 = (cxx * cxx + cxy * cxy + cxz * cxz) * xx + (cxy * cxy + cyy * cyy + cyz * cyz) * yy
+    q2 += (cxz * cxz + cyz * cyz + czz * czz) * zz
+    q2 += 2 * (cxx * cxy + cxy * cyy + cxz * cyz) * xy
+    q2 += 2 * (cxx * cxz + cxy * cyz + cxz * czz) * xz
+    q2 += 2 * (cxy * cxz + cyy * cyz + cyz * czz) * yz
+    out[0] = m2
+    out[1] = cxx * xx + cyy * yy + czz * zz + 2 * (cxy * xy + cxz * xz + cyz * yz)
+    out[2] = np.sqrt(max(q2, 0.0)) + radius * np.sqrt(m2)
+    out[3] = radius
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _remainders(f, inv, g, hess, smooth, jump, kick, crude, widest, finest, out):
+    """Loss of phi and of psi, the odd term g.H g/4 and its blur, for the multiple f of w (bounds.py)."""
+    m2 = f * f * inv[0]
+    beta = 0.5 * f * hess
+    reach = 0.5 * f * g / (1 - beta)
+    third = reach / 3 * f * smooth
+    ratio = reach * finest
+    step = f * jump
+    gg = f * f * g * g
+    for side in range(2):
+        if ratio < 1:
+            first = kick[side]
+            second = kick[2 + side]
+        elif crude:
+            first = (reach + widest) * step * gg
+            second = ((reach + widest) * step) ** 2 * gg
+        else:
+            first = 2 / 3 * reach * step * gg
+            second = ((ratio / 3 + 1) * step * widest) ** 2 * gg
+        turned = min((f * f * inv[2] + third * np.sqrt(m2) + np.sqrt(second)) ** 2, 4 * beta * beta * m2)
+        out[side] = 0.25 * (third * m2 + first) + 0.125 * turned / (1 - beta)
+    out[2] = 0.25 * f * f * f * inv[1]
+    out[3] = 0.25 * f * inv[3] * m2
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def half_steps(
+    low, high, c, a, b, blocks, t0, t1, t2, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, near, hess, smooth, jump,
+    scales, K, uneven, partial, excess,
+):  # fmt: skip
+    """Certified sums over voxels of a p + b q at each multiple of w; a, b constant in blocks of voxels.
+
+    p, q = K (1 - exp(-phi / K)), the half-steps phi, psi of +-w bounded from below (bounds.py). ``near``,
+    ``hess``, ``smooth``, ``jump`` bound the window that holds the minimiser. ``excess`` receives the cost
+    of the remainders over the kinetic term.
     """
     n0, n1, n2 = c.shape
     np0 = 3 if n0 > 1 else 1
@@ -341,163 +564,79 @@ def half_steps(
     np2 = 3 if n2 > 1 else 1
     Z = np.zeros((3, n1, n2))
     N = np.zeros((3, n1, n2))
+    planes = np.zeros((3, n1, n2))
     X = np.zeros(n2 + 2)
     Y = np.zeros((3, 3, 3, n2))
+    T = np.zeros((1, 3, 3, n2))
+    V = np.zeros((3, 3, n2))
     E = np.zeros((7, n2))
-    Lo = np.empty((6, n2))
-    Hi = np.empty((6, n2))
-    D = np.empty(n2)
-    r12 = np.sqrt(12.0)
-    r60 = np.sqrt(60.0)
+    lo = np.empty((6, n2))
+    hi = np.empty((6, n2))
+    up = np.empty((3, n2))
+    down = np.empty((3, n2))
+    jumps = np.empty((3, 2, 2, n2))
+    mean = np.empty(n2)
+    ih = np.empty(3)
+    inv = np.empty(4)
+    kick = np.empty(4)
+    rest = np.empty(4)
     for i in range(low, high):
-        for s in range(scales.size):
-            partial[i, s] = 0.0
+        partial[i] = 0.0
         load_plane(c, i, t0, np0, Z)
         load_plane(c, i, b0, np0, N)
+        for m in range(3):
+            if 0 <= i - 1 + m < n0:
+                _second_plane(c, i - 1 + m, s0, planes[m])
+        ih[0] = ih0[i]
         for j in range(n1):
+            ih[1] = ih1[j]
             Y[:] = 0.0
             load_row(Z, j, t1, t2, np0, np1, np2, X, Y)
-            E[:] = 0.0
-            for p in range(3):
-                for q in range(3):
-                    for r in range(3):
-                        lp = 12.0 * p if p < 2 else 60.0
-                        lq = 12.0 * q if q < 2 else 60.0
-                        lr = 12.0 * r if r < 2 else 60.0
-                        y = Y[p, q, r]
-                        for k in range(n2):
-                            v = y[k] * y[k]
-                            E[0, k] += v
-                            E[1, k] += lp * v
-                            E[2, k] += lq * v
-                            E[3, k] += lr * v
-            for p in range(2):
-                for q in range(2):
-                    f = (r12 if p == 0 else r60) * (r12 if q == 0 else r60)
-                    for r in range(3):
-                        for k in range(n2):
-                            E[4, k] += f * Y[p + 1, q, r, k] * Y[p, q + 1, r, k]
-                            E[5, k] += f * Y[p + 1, r, q, k] * Y[p, r, q + 1, k]
-                            E[6, k] += f * Y[r, p + 1, q, k] * Y[r, p, q + 1, k]
-            D[:] = Y[0, 0, 0]
+            _products(Y, E)
+            mean[:] = Y[0, 0, 0]
             load_row(N, j, b1, b2, np0, np1, np2, X, Y)
-            for p in range(3):
-                for q in range(3):
-                    for r in range(3):
-                        if p >= np0 or q >= np1 or r >= np2:
-                            y = Y[min(p, np0 - 1), min(q, np1 - 1), min(r, np2 - 1)]
-                            for k in range(n2):
-                                Y[p, q, r, k] = y[k]
-            Lo[:] = np.inf
-            Hi[:] = -np.inf
-            for p in range(3):
-                for q in range(3):
-                    for k in range(n2):
-                        v = Y[0, p, q, k] - 2 * Y[1, p, q, k] + Y[2, p, q, k]
-                        Lo[0, k] = min(Lo[0, k], v)
-                        Hi[0, k] = max(Hi[0, k], v)
-                        v = Y[p, 0, q, k] - 2 * Y[p, 1, q, k] + Y[p, 2, q, k]
-                        Lo[1, k] = min(Lo[1, k], v)
-                        Hi[1, k] = max(Hi[1, k], v)
-                        v = Y[p, q, 0, k] - 2 * Y[p, q, 1, k] + Y[p, q, 2, k]
-                        Lo[2, k] = min(Lo[2, k], v)
-                        Hi[2, k] = max(Hi[2, k], v)
-            for p in range(3):
-                for s in range(2):
-                    for t in range(2):
-                        for k in range(n2):
-                            v = Y[s, t, p, k] - Y[s + 1, t, p, k] - Y[s, t + 1, p, k] + Y[s + 1, t + 1, p, k]
-                            Lo[3, k] = min(Lo[3, k], v)
-                            Hi[3, k] = max(Hi[3, k], v)
-                            v = Y[s, p, t, k] - Y[s + 1, p, t, k] - Y[s, p, t + 1, k] + Y[s + 1, p, t + 1, k]
-                            Lo[4, k] = min(Lo[4, k], v)
-                            Hi[4, k] = max(Hi[4, k], v)
-                            v = Y[p, s, t, k] - Y[p, s + 1, t, k] - Y[p, s, t + 1, k] + Y[p, s + 1, t + 1, k]
-                            Lo[5, k] = min(Lo[5, k], v)
-                            Hi[5, k] = max(Hi[5, k], v)
-            x = ih0[i]
-            y1 = ih1[j]
+            _repeat_missing(Y, np0, np1, np2)
+            _spans(Y, lo, hi, up, down)
+            _face_jumps(i, j, n0, planes, N[:np0], Y, b1, b2, s1, s2, np1, np2, X, T, V, jumps)
+            X[0] = 0.0
+            X[n2 + 1] = 0.0
             for k in range(n2):
-                da = a[i // f0, j // f1, k // f2]
-                db = b[i // f0, j // f1, k // f2]
+                da = a[i // blocks[0], j // blocks[1], k // blocks[2]]
+                db = b[i // blocks[0], j // blocks[1], k // blocks[2]]
                 excess[i, j, k] = 0.0
                 if da <= 0 and db <= 0:
                     continue
-                z = ih2[k]
-                w = D[k]
-                variance = max(E[0, k] - w * w, 0.0)
-                xx = x * x * E[1, k]
-                yy = y1 * y1 * E[2, k]
-                zz = z * z * E[3, k]
-                xy = x * y1 * E[4, k]
-                xz = x * z * E[5, k]
-                yz = y1 * z * E[6, k]
-                m2 = xx + yy + zz
+                ih[2] = ih2[k]
+                w = mean[k]
                 g = np.float64(grad[i, j, k])
-                cxx = x * x * (Lo[0, k] + Hi[0, k])
-                cyy = y1 * y1 * (Lo[1, k] + Hi[1, k])
-                czz = z * z * (Lo[2, k] + Hi[2, k])
-                cxy = 2 * x * y1 * (Lo[3, k] + Hi[3, k])
-                cxz = 2 * x * z * (Lo[4, k] + Hi[4, k])
-                cyz = 2 * y1 * z * (Lo[5, k] + Hi[5, k])
-                rxx = x * x * (Hi[0, k] - Lo[0, k])
-                ryy = y1 * y1 * (Hi[1, k] - Lo[1, k])
-                rzz = z * z * (Hi[2, k] - Lo[2, k])
-                rxy = 2 * x * y1 * (Hi[3, k] - Lo[3, k])
-                rxz = 2 * x * z * (Hi[4, k] - Lo[4, k])
-                ryz = 2 * y1 * z * (Hi[5, k] - Lo[5, k])
-                R = min(
-                    max(rxx + rxy + rxz, max(rxy + ryy + ryz, rxz + ryz + rzz)),
-                    np.sqrt(rxx**2 + ryy**2 + rzz**2 + 2 * (rxy**2 + rxz**2 + ryz**2)),
-                )
-                q1 = cxx * xx + cyy * yy + czz * zz + 2 * (cxy * xy + cxz * xz + cyz * yz)
-                q2 = (cxx * cxx + cxy * cxy + cxz * cxz) * xx + (cxy * cxy + cyy * cyy + cyz * cyz) * yy
-                q2 += (cxz * cxz + cyz * cyz + czz * czz) * zz
-                q2 += (
-                    2 * (cxx * cxy + cxy * cyy + cxz * cyz) * xy
-                    + 2 * (cxx * cxz + cxy * cyz + cxz * czz) * xz
-                )
-                q2 += 2 * (cxy * cxz + cyy * cyz + cyz * czz) * yz
-                hg = np.sqrt(max(q2, 0.0)) + R * np.sqrt(m2)
-                diameter = np.sqrt(1 / (x * x) + 1 / (y1 * y1) + 1 / (z * z))
-                widest = 1 / min(x, min(y1, z))
-                finest = max(x, max(y1, z))
+                widest = 1 / min(ih[0], ih[1], ih[2])
+                finest = max(ih[0], ih[1], ih[2])
+                diameter = np.sqrt(1 / ih[0] ** 2 + 1 / ih[1] ** 2 + 1 / ih[2] ** 2)
+                _invariants(k, E, lo, hi, ih, inv)
                 for s in range(scales.size):
                     f = scales[s]
-                    kin = 0.5 * f * f * m2
-                    gg = f * f * g * g
-                    beta = 0.5 * f * hess[i, j, k]
+                    kin = 0.5 * f * f * inv[0]
                     around = 0.5 * f * f * np.float64(near[i, j, k]) ** 2
-                    loss = around - kin
-                    turn = 0.0
-                    blur = 0.0
-                    if beta < 0.95:
-                        reach = 0.5 * f * g / (1 - beta)
-                        third = reach / 3 * f * smooth[i, j, k]
-                        step = f * jump[i, j, k]
-                        if uneven > 0 and reach > uneven:
-                            kick = (reach + widest) * step
-                            kick2 = kick * kick
-                        else:
-                            ratio = reach * finest
-                            kick = 2 / 3 * reach * step
-                            kick2 = 0.4 * ratio if ratio < 1 else (ratio / 3 + 1) ** 2
-                            kick2 *= (step * widest) ** 2
-                        full = min(
-                            (f * f * hg + third * f * np.sqrt(m2) + np.sqrt(kick2 * gg)) ** 2,
-                            4 * beta * beta * f * f * m2,
-                        )
-                        remainder = 0.25 * (third * f * f * m2 + kick * gg) + 0.125 * full / (1 - beta)
-                        if remainder < loss:
-                            loss = remainder
-                            turn = 0.25 * f * f * f * q1
-                            blur = 0.25 * f * f * f * R * m2
                     A = da * np.exp(-2 * f * w / K)
                     B = db * np.exp(2 * f * w / K)
-                    factor = np.exp(2 * f * g * diameter / K) * (1 + 0.5 * around / K * np.exp(around / K))
-                    spread = 2 * f * f * variance / K * np.exp(2 * f * g * diameter / K)
-                    cost = (A + B) * (kin + loss) - (A - B) * turn + abs(A - B) * blur
+                    lost = (A + B) * (around - kin)
+                    beta = 0.5 * f * np.float64(hess[i, j, k])
+                    if beta < 0.95:
+                        reach = 0.5 * f * g / (1 - beta)
+                        _kicks(k, jumps, up, down, ih, f, 2 * beta * reach, kick)
+                        narrow = finest if uneven <= 0 else 1 / uneven
+                        _remainders(
+                            f, inv, g, np.float64(hess[i, j, k]), np.float64(smooth[i, j, k]),
+                            np.float64(jump[i, j, k]), kick, uneven > 0, widest, narrow, rest,
+                        )  # fmt: skip
+                        found = A * rest[0] + B * rest[1] - (A - B) * rest[2] + abs(A - B) * rest[3]
+                        lost = min(lost, found)
+                    shift = np.exp(2 * f * g * diameter / K)
+                    factor = shift * (1 + 0.5 * around / K * np.exp(around / K))
+                    variance = max(E[0, k] - w * w, 0.0)
                     total = -K * (da * np.expm1(-2 * f * w / K) + db * np.expm1(2 * f * w / K))
-                    partial[i, s] += (total - (A + B) * spread - factor * cost) / (x * y1 * z)
+                    total -= (A + B) * 2 * f * f * variance / K * shift
+                    total -= factor * ((A + B) * kin + lost)
+                    partial[i, s] += total / (ih[0] * ih[1] * ih[2])
                     if s == 0 and kin > 0:
-                        excess[i, j, k] = min((loss + blur * abs(A - B) / (A + B)) / kin, 1e4)
+                        excess[i, j, k] = min(max(lost / ((A + B) * kin), 0.0), 1e4)

@@ -2,68 +2,142 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from dosemover.transport.bounds import best_scale, half_step_lower_bounds
+from dosemover.transport.bounds import half_step_lower_bounds
+from dosemover.transport.monge_ampere import middle_densities, midpoint_newton
 from dosemover.transport.spline import SplineSpace, solve_potential
+
+_LOG = logging.getLogger(__name__)
 
 _LARGEST_EXCESS = 3.0
 """Cap on the extra mobility of a voxel in one round."""
 
+_SCALES = (1.0, 0.92, 0.8)
+"""Multiples of a potential that are certified in one pass."""
 
-def best_lower_bound(
-    space: SplineSpace,
-    w: NDArray[np.float64],
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    *,
-    length_mm: float,
-    target: float,
-    rounds: int,
-) -> float:
+_FLOOR = 1e-7
+"""Smallest mobility over the largest."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Quadratic:
+    """Second-order model of the dual functional: mobility and load, about a potential or about zero."""
+
+    theta: NDArray[np.float64]
+    source: NDArray[np.float64]
+    load: NDArray[np.float64] | None
+
+
+class LowerBoundSearch:
     r"""Largest certified lower bound of the squared distance times mass that a few rounds find.
 
-    A round certifies multiples of w, and solves for w again with the mobility raised where the
-    certificate's remainder terms cost most: theta (1 + excess), which flattens w there.
+    A round certifies multiples of a potential, and solves for the potential again with the mobility raised
+    where the certificate's remainder terms cost most: theta (1 + excess), which flattens w there. Newton
+    steps on the midpoint densities serve large displacements. At last the voxels are halved, so that the
+    bounds of the Hessian become local. ``best`` holds at any time.
 
     Parameters
     ----------
     space : SplineSpace
-    w : ndarray, shape space.grid.shape
-        Coefficients of the first potential [mm2].
     a, b : ndarray, shape space.grid.shape
         Densities [Gy].
     length_mm : float
-        L [mm]; inf for balanced transport.
+        L [mm]; inf for balanced transport of equal masses.
     target : float
         Stop where the bound has reached it.
-    rounds : int
-        At most so many new potentials.
     """
-    penalty, screening = 4 * length_mm**2, 1 / length_mm**2
-    theta = (a + b) / 2
-    theta = np.maximum(theta, 1e-7 * float(theta.max()))
-    best, extra = 0.0, np.zeros_like(theta)
-    tried = (1.0, 0.85, 0.7)
-    for turn in range(rounds + 1):
-        values, excess = half_step_lower_bounds(space, w, a, b, penalty=penalty, scales=tried)
-        best = max(best, float(values.max()))
-        if best >= target or turn == rounds:
-            break
-        new = np.minimum((2 if turn else 1) * excess, _LARGEST_EXCESS)
-        extra = (extra + new) / 2 if turn else new.astype(np.float64)
-        w = solve_potential(
-            space,
-            theta * (1 + extra),
-            a - b,
-            screening=screening,
-            screen=theta,
+
+    def __init__(
+        self,
+        space: SplineSpace,
+        a: NDArray[np.float64],
+        b: NDArray[np.float64],
+        *,
+        length_mm: float,
+        target: float,
+    ) -> None:
+        self.space, self.a, self.b = space, a, b
+        self.length_mm, self.target = length_mm, target
+        self.screening = 0.0 if np.isinf(length_mm) else 1 / length_mm**2
+        self.best = 0.0
+        self.excess = np.zeros(space.grid.shape)
+        theta = (a + b) / 2
+        self._model = _Quadratic(
+            theta=np.maximum(theta, _FLOOR * float(theta.max())), source=a - b, load=None
+        )
+
+    @property
+    def reached(self) -> bool:
+        """Whether the bound is as good as was asked for."""
+        return self.best >= self.target
+
+    def certify(self, w: NDArray[np.float64], *, halve: bool = False) -> float:
+        """Certify multiples of a potential; keep the best bound and where the remainders cost most."""
+        space, scales = self.space, _SCALES
+        if halve:
+            (space, w), scales = self.space.refined(w), (1.0, 1.08)
+        values, excess = half_step_lower_bounds(
+            space, w, self.a, self.b, penalty=4 * self.length_mm**2, scales=scales
+        )
+        self.excess = _block_means(excess, self.a.shape)
+        found = float(np.max(values))
+        self.best = max(self.best, found)
+        _LOG.debug("certified %s at %s, halved %s", values, scales, halve)
+        return found
+
+    def newton(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Newton steps on the midpoint densities, kept where they certify more."""
+        before, excess = self.best, self.excess
+        pushed = midpoint_newton(self.space, self.a, self.b, w, length_mm=self.length_mm, steps=2)
+        if pushed.n_iterations == 0 or self.certify(pushed.w) <= before:
+            self.excess = excess
+            return w
+        ra, rb = middle_densities(self.space, pushed.w, self.a, self.b, length_mm=self.length_mm)
+        theta = np.maximum(pushed.middle, _FLOOR * float(pushed.middle.max()))
+        load = np.empty_like(pushed.w)
+        weights = theta * self.space.grid.voxel_volume_mm3
+        self.space.apply(pushed.w, weights, weights * self.screening, load)
+        self._model = _Quadratic(theta=theta, source=ra - rb, load=load)
+        return pushed.w
+
+    def flatten(self, w: NDArray[np.float64], extra: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Solve again with the mobility raised by ``extra``."""
+        model = self._model
+        return solve_potential(
+            self.space,
+            model.theta * (1 + extra),
+            model.source,
+            screening=self.screening,
+            screen=model.theta,
+            load=model.load,
             start=w,
             tolerance=5e-3,
         ).x
-    last = best_scale(np.array(tried), values)
-    if best < target and last not in tried:
-        values, _ = half_step_lower_bounds(space, w, a, b, penalty=penalty, scales=(last,))
-        best = max(best, float(values.max()))
-    return best
+
+    def run(self, w: NDArray[np.float64], *, rounds: int, halve: bool) -> float:
+        """Search from a first potential; the bound is also in ``best``."""
+        self.certify(w)
+        if self.reached or rounds == 0:
+            return self.best
+        w = self.newton(w)
+        extra = np.minimum(self.excess, _LARGEST_EXCESS)
+        for turn in range(rounds + (2 if halve else 0)):
+            if self.reached:
+                return self.best
+            if turn > 0:
+                extra = (extra + np.minimum(2 * self.excess, _LARGEST_EXCESS)) / 2
+            w = self.flatten(w, extra)
+            self.certify(w, halve=turn >= rounds)
+        return self.best
+
+
+def _block_means(x: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Means over the halves of each voxel."""
+    n0, n1, n2 = shape
+    f0, f1, f2 = (m // n for m, n in zip(x.shape, shape, strict=True))
+    return x.reshape(n0, f0, n1, f1, n2, f2).mean(axis=(1, 3, 5), dtype=np.float64)

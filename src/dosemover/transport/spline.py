@@ -143,6 +143,7 @@ def solve_potential(
     *,
     screening: float,
     screen: NDArray[np.float64] | None = None,
+    load: NDArray[np.float64] | None = None,
     multigrid: Multigrid | None = None,
     start: NDArray[np.float64] | None = None,
     tolerance: float = 2e-3,
@@ -161,6 +162,8 @@ def solve_potential(
         1 / L^2 [1/mm2].
     screen : ndarray, shape grid.shape, optional
         Weight of the screening term; ``theta`` unless given.
+    load : ndarray, shape grid.shape, optional
+        Right-hand side in coefficients, added to that of ``source``.
     multigrid : Multigrid, optional
         Preconditioner for splines; built from ``theta`` unless given.
     start : ndarray, optional
@@ -182,6 +185,8 @@ def solve_potential(
         space.apply(c, weights, screens, out)
 
     rhs = space.load(source * volume)
+    if load is not None:
+        rhs += load
     return conjugate_gradients(
         apply, pre, rhs, start=start, tolerance=tolerance, max_iterations=max_iterations
     )

@@ -116,7 +116,7 @@ function contour(values, xs, ys, level) {
       const k = j * nx + i;
       const corners = [values[k], values[k + 1], values[k + nx + 1], values[k + nx]];
       let inside = 0;
-      for (let c = 0; c < 4; c++) if (corners[c] >= level) inside |= 1 << c;
+      for (let c = 0; c < 4; c++) if (corners[c] > level) inside |= 1 << c;
       if (inside === 0 || inside === 15 || corners.some(Number.isNaN)) continue;
       const px = [xs[i], xs[i + 1], xs[i + 1], xs[i]];
       const py = [ys[j], ys[j], ys[j + 1], ys[j + 1]];

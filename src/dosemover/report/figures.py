@@ -149,9 +149,7 @@ def plot_slices(
     values = _cut(field, (across, down, normal), at)
     edges = field.grid.edges_mm
     image = axes.pcolormesh(edges[across], edges[down], values, rasterized=True, **_colors(key, field.values))
-    axes.figure.colorbar(
-        image, ax=axes, label=_quantity(field), extend="both" if image.norm.vmin else "neither"
-    )
+    axes.figure.colorbar(image, ax=axes, label=_quantity(field), extend="both" if image.norm.vmin else "max")
     if isodoses:
         _isodose_lines(result, (across, down, normal), at, axes)
     _frame(axes, (across, down, normal), at)

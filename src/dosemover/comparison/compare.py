@@ -152,7 +152,7 @@ def compare(
         warn_about_outside(context.reference, context.evaluated)
         results = with_significance(context, families.FAMILIES, wanted, _run_all(context, wanted))
     return ComparisonResult(
-        reference=context.reference,
+        reference=replace(context.reference, structures=_on_grid(context)),
         evaluated=context.evaluated,
         metrics=results,
         maps=context.maps,
@@ -165,6 +165,11 @@ def compare(
         warnings=tuple(dict.fromkeys(str(one.message) for one in caught)),
         identifiers=identifiers,
     )
+
+
+def _on_grid(context: ComparisonContext) -> tuple[Structure, ...]:
+    """Structures that share the reference's voxels: those that a picture of it can outline."""
+    return tuple(s for s in context.structures if s.grid.coincides_with(context.reference.grid))
 
 
 def _run_all(context: ComparisonContext, wanted: dict[str, frozenset[str]]) -> dict[str, MetricResult]:

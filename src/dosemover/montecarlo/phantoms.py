@@ -15,8 +15,11 @@ from dosemover.montecarlo.materials import Material, material_library
 
 Vector = tuple[float, float, float]
 
-SUBSAMPLES = 4
-"""Points per axis that measure how much of a voxel a shape fills."""
+SUBSAMPLES = {2: 32, 3: 12}
+"""Points per axis that measure how much of a pixel or voxel on a round surface is inside."""
+
+SURFACE_CHUNK = 4096
+"""Voxels on a surface that are subsampled at a time."""
 
 
 def material_named(name: str | Material) -> Material:
@@ -73,32 +76,46 @@ class Shape:
         object.__setattr__(self, "center_mm", tuple(float(c) for c in center))
 
     def fraction(self, grid: Grid) -> NDArray[np.float64]:
-        """Filled fraction of each voxel, shape [z, y, x], by subsampling (exact for boxes)."""
+        """Filled fraction of each voxel, shape [z, y, x]: exact for boxes, by subsampling on surfaces."""
+        sides = [self._overlap(grid, axis) for axis in range(3)]
         if self.kind == "box":
-            parts = []
-            for edges, c, s in zip(grid.edges_mm, self.center_mm[::-1], self.size_mm[::-1], strict=True):
-                cut = np.clip(edges, c - s / 2, c + s / 2)
-                parts.append(np.diff(cut) / np.diff(edges))
-            return parts[0][:, None, None] * parts[1][:, None] * parts[2]
-        total = np.zeros(grid.shape)
-        offsets = (np.arange(SUBSAMPLES) + 0.5) / SUBSAMPLES
-        z, y, x = (
-            ((e[:-1, None] + offsets * np.diff(e)[:, None]).ravel() - c) / (s / 2)
-            for e, c, s in zip(grid.edges_mm, self.center_mm[::-1], self.size_mm[::-1], strict=True)
+            return sides[0][:, None, None] * sides[1][:, None] * sides[2]
+        along = "zyx".index(self.axis) if self.kind == "cylinder" else None
+        round_axes = [axis for axis in range(3) if axis != along]
+        inside = self._round_fraction(grid, round_axes)
+        if along is None:
+            return inside
+        return np.expand_dims(inside, along) * sides[along].reshape(
+            [-1 if n == along else 1 for n in range(3)]
         )
-        flat = (np.abs(t) <= 1 for t in (z, y, x))
-        z2, y2, x2 = z**2, y**2, x**2
-        if self.kind == "cylinder":
-            along = "zyx".index(self.axis)
-            z2, y2, x2 = (
-                np.where(f, 0.0, 4.0) if n == along else t
-                for n, (t, f) in enumerate(zip((z2, y2, x2), flat, strict=True))
-            )
-        nx = x.size // SUBSAMPLES
-        for i in range(z.size):
-            inside = (z2[i] + y2[:, None] + x2) <= 1.0
-            total[i // SUBSAMPLES] += inside.reshape(-1, SUBSAMPLES, nx, SUBSAMPLES).sum(axis=(1, 3))
-        return total / SUBSAMPLES**3
+
+    def _overlap(self, grid: Grid, axis: int) -> NDArray[np.float64]:
+        """Fraction of each voxel's width inside the shape's extent along one array axis."""
+        center, size, edges = self.center_mm[2 - axis], self.size_mm[2 - axis], grid.edges_mm[axis]
+        return np.diff(np.clip(edges, center - size / 2, center + size / 2)) / np.diff(edges)
+
+    def _round_fraction(self, grid: Grid, axes: list[int]) -> NDArray[np.float64]:
+        """Filled fraction of pixels (two axes) or voxels (three) by an ellipse or ellipsoid."""
+        scaled = [(grid.edges_mm[n] - self.center_mm[2 - n]) / (self.size_mm[2 - n] / 2) for n in axes]
+        nearest, farthest = 0.0, 0.0
+        for k, edges in enumerate(scaled):
+            low, high = edges[:-1], edges[1:]
+            shape = [-1 if n == k else 1 for n in range(len(axes))]
+            near = np.maximum(np.maximum(low, -high), 0.0)
+            nearest = nearest + (near**2).reshape(shape)
+            farthest = farthest + (np.maximum(np.abs(low), np.abs(high)) ** 2).reshape(shape)
+        result = (np.asarray(farthest) <= 1.0).astype(np.float64)
+        cut = np.nonzero((np.asarray(nearest) < 1.0) & (np.asarray(farthest) > 1.0))
+        n = SUBSAMPLES[len(axes)]
+        offsets = (np.arange(n) + 0.5) / n
+        for start in range(0, cut[0].size, SURFACE_CHUNK):
+            some = tuple(index[start : start + SURFACE_CHUNK] for index in cut)
+            square = np.zeros((some[0].size,) + (1,) * len(axes))
+            for k, edges in enumerate(scaled):
+                points = edges[some[k], None] + offsets * np.diff(edges)[some[k], None]
+                square = square + (points**2).reshape([-1, *(n if m == k else 1 for m in range(len(axes)))])
+            result[some] = (square <= 1.0).reshape(some[0].size, -1).mean(axis=1)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

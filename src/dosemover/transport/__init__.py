@@ -21,6 +21,7 @@ _EXPORTS = {
     "flat_norm_profile": "dosemover.transport.flat_norm",
     "measure_pair": "dosemover.transport.measure",
     "sinkhorn_divergence": "dosemover.transport.sinkhorn",
+    "sinkhorn_gradient": "dosemover.transport.sinkhorn",
     "sliced_w1": "dosemover.transport.sliced",
     "sliced_w2": "dosemover.transport.sliced",
     "sobolev_w2": "dosemover.transport.sobolev",

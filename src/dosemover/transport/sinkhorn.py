@@ -15,7 +15,7 @@ from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.grid import Grid
 from dosemover.transport.log_convolution import Centers, soft_minimum, workers
-from dosemover.transport.measure import MeasurePair, Weight, measure_pair
+from dosemover.transport.measure import MeasurePair, Weight, measure_pair, to_evaluated_dose
 from dosemover.transport.result import TransportResult
 
 _SCALING = 0.9
@@ -139,6 +139,30 @@ def _rest(values: list[float]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Settings:
+    """Settings of the divergence, checked."""
+
+    blur_mm: float
+    reach_mm: float | None
+    tolerance: float
+    max_iterations: int
+
+    def __post_init__(self) -> None:
+        for name in ("blur_mm", "reach_mm", "tolerance"):
+            number = getattr(self, name)
+            if number is not None and not (np.isfinite(number) and number > 0):
+                raise InputError(
+                    f"`{name}` must be positive, got {number}. The divergence is not defined without it. "
+                    "Pass a length in mm, such as 5 (a tolerance: 1e-3)."
+                )
+        if self.max_iterations < 3:
+            raise InputError(
+                f"`max_iterations` must be at least 3, got {self.max_iterations}. Convergence is judged "
+                "from the last three values."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Outcome:
     """Potentials at the last blur and how the iteration ended."""
 
@@ -154,13 +178,12 @@ def _solve(
     outputs: Centers,
     *,
     pool: ThreadPoolExecutor,
-    blur: float,
-    reach: float | None,
-    tolerance: float,
-    max_iterations: int,
+    settings: _Settings,
     progress: Progress,
 ) -> _Outcome:
     """Anneal the blur on ever finer nodes, then iterate at the last one until the divergence stands."""
+    blur, reach, tolerance = settings.blur_mm, settings.reach_mm, settings.tolerance
+    max_iterations = settings.max_iterations
     a, b = pair.a * pair.grid.voxel_volume_mm3, pair.b * pair.grid.voxel_volume_mm3
     extent = float(np.sqrt(sum((e[-1] - e[0]) ** 2 for e in pair.grid.edges_mm)))
     blurs = _blurs(blur, extent)
@@ -190,16 +213,13 @@ def _solve(
     )
 
 
-def _gradient(p: _Potentials, pair: MeasurePair, reach: float | None, blur: float) -> NDArray[np.float64]:
-    """Derivative of 2 S with respect to the evaluated mass of each voxel [mm^2 per unit of mass]."""
-    if reach is None:
-        potential = 2 * (p.ba - p.bb)
-        volume = pair.grid.voxel_volume_mm3
-        mean = float(np.sum(potential * pair.b * volume)) / pair.evaluated_mass
-        return (potential - mean) / pair.evaluated_mass
-    rho = reach**2
-    change = np.exp(-p.bb / rho) * -np.expm1((p.bb - p.ba) / rho)
-    return 2 * (rho + blur**2 / 2) * change / pair.reference_mass
+def _divergence(whole: MeasurePair, settings: _Settings, progress: Progress) -> _Outcome:
+    """Solve for the normalised maps; unbalanced, the evaluated one keeps its mass over the reference's."""
+    pair = whole.normalized()
+    if settings.reach_mm is not None:
+        pair = replace(pair, b=pair.b * whole.mass_ratio)
+    with workers() as pool:
+        return _solve(pair, _middles(whole.grid), pool=pool, settings=settings, progress=progress)
 
 
 def sinkhorn_divergence(
@@ -242,20 +262,19 @@ def sinkhorn_divergence(
     Returns
     -------
     TransportResult
-        Value [mm]; ``fields["gradient_mm2_per_gy"]`` is the derivative of value^2 with respect to the
-        evaluated dose of each voxel (envelope theorem). No bounds are certified.
+        Value [mm]. No bounds are certified.
 
     Raises
     ------
     InputError
-        Where the blur, the reach or the tolerance is not positive.
+        Where the blur, the reach or the tolerance is not positive, or fewer than 3 iterations are allowed.
 
     Notes
     -----
     *Definition*: atoms at the middles of the voxels; where the blur spans more than two voxels, shared
-    linearly between nodes half a blur apart (total and centre kept). The blur is annealed from the extent of
-    the maps by factors of 0.9, each potential averaged with its update; all in logarithms, block by block, so
-    that no kernel underflows at any blur.
+    linearly between nodes half a blur apart (total and centre kept). The blur is annealed from the extent
+    of the maps by factors of 0.9, each potential averaged with its update; all in logarithms, block by block,
+    so that no kernel underflows at any blur.
     *Relations*: a translation by d reads d at every blur. It tends to W_2 (of atoms) as the blur goes to 0
     and to the distance of the centres of dose as the blur grows. Neither bounds W_2 in general.
     *Limits*: balanced, blind to scale.
@@ -269,34 +288,16 @@ def sinkhorn_divergence(
     Sinkhorn divergences, 2019; Sejourne, Feydy, Vialard, Trouve & Peyre, Sinkhorn divergences for unbalanced
     optimal transport, 2019.
     """
-    for name, number in (("blur_mm", blur_mm), ("reach_mm", reach_mm), ("tolerance", tolerance)):
-        if number is not None and not (np.isfinite(number) and number > 0):
-            raise InputError(
-                f"`{name}` must be positive, got {number}. The divergence is not defined without it. "
-                "Pass a length in mm, such as 5 (a tolerance: 1e-3)."
-            )
+    settings = _Settings(
+        blur_mm=blur_mm, reach_mm=reach_mm, tolerance=tolerance, max_iterations=max_iterations
+    )
     whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
-    pair = whole.normalized()
-    if reach_mm is not None:
-        pair = replace(pair, b=pair.b * whole.mass_ratio)
-    with workers() as pool:
-        outcome = _solve(
-            pair,
-            _middles(whole.grid),
-            pool=pool,
-            blur=blur_mm,
-            reach=reach_mm,
-            tolerance=tolerance,
-            max_iterations=max_iterations,
-            progress=progress,
-        )
-    slope = _gradient(outcome.potentials, whole, reach_mm, blur_mm) * whole.grid.voxel_volume_mm3
+    outcome = _divergence(whole, settings, progress)
     return TransportResult(
         value=float(np.sqrt(max(2 * outcome.divergence, 0.0))),
         lower=None,
         upper=None,
         grid=whole.grid,
-        fields={"gradient_mm2_per_gy": slope},
         settings={
             "blur_mm": blur_mm,
             "reach_mm": reach_mm,
@@ -308,6 +309,58 @@ def sinkhorn_divergence(
         n_iterations=outcome.n_iterations,
         status=_status(outcome, blur_mm, whole.grid),
     )
+
+
+def sinkhorn_gradient(
+    *,
+    reference: DoseMap,
+    evaluated: DoseMap,
+    mask: ArrayLike | None = None,
+    weight: Weight = "dose",
+    blur_mm: float = 5.0,
+    reach_mm: float | None = None,
+    tolerance: float = 1e-4,
+    max_iterations: int = 300,
+) -> tuple[float, NDArray[np.float64]]:
+    r"""Sinkhorn divergence (the square of `sinkhorn_divergence`) and its derivative with respect to the dose.
+
+    By the envelope theorem, with potentials g_ab of b against a and g_bb of b against itself at cost |x-y|^2:
+    ``d S / d b = (g_ab - g_bb - its mean under b) / |b|``, at each voxel's middle.
+
+    Parameters
+    ----------
+    reference, evaluated, mask, weight, blur_mm, reach_mm, tolerance, max_iterations
+        As for `sinkhorn_divergence`.
+
+    Returns
+    -------
+    squared : float
+        The divergence [mm2].
+    gradient : ndarray, shape evaluated.grid.shape
+        d S / d dose of each evaluated voxel [mm2/Gy].
+
+    Notes
+    -----
+    *Limits*: exact where the blur is under two voxels; else to second order in the distance of the nodes.
+    """
+    settings = _Settings(
+        blur_mm=blur_mm, reach_mm=reach_mm, tolerance=tolerance, max_iterations=max_iterations
+    )
+    whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    outcome = _divergence(whole, settings, no_progress)
+    p, volume = outcome.potentials, whole.grid.voxel_volume_mm3
+    if reach_mm is None:
+        potential = 2 * (p.ba - p.bb)
+        mean = float(np.sum(potential * whole.b * volume)) / whole.evaluated_mass
+        slope = (potential - mean) / whole.evaluated_mass
+    else:
+        rho = reach_mm**2
+        change = np.exp(-p.bb / rho) * -np.expm1((p.bb - p.ba) / rho)
+        slope = 2 * (rho + blur_mm**2 / 2) * change / whole.reference_mass
+    gradient = to_evaluated_dose(
+        slope * volume, reference=reference, evaluated=evaluated, mask=mask, weight=weight
+    )
+    return 2 * outcome.divergence, gradient
 
 
 def _status(outcome: _Outcome, blur: float, grid: Grid) -> str:

@@ -25,7 +25,7 @@ from dosemover.report.citations import REFERENCES, citations
 from dosemover.report.formatting import number, p_value, percent, public_text, public_value
 from dosemover.report.page import page_data, render_report, script_json
 from dosemover.report.sentences import GROUPS, is_significant, verdict_details
-from dosemover.report.tables import dvh_name, dvh_table, verdict_groups
+from dosemover.report.tables import dvh_name, dvh_table, metric_groups, verdict_rows
 from dosemover.report.volumes import NOT_A_NUMBER, coarse_grid, coarsen, encode, factors_for, volumes
 from report_cases import make_metrics, make_result
 
@@ -163,7 +163,8 @@ def test_sentences_read_the_settings_as_used():
 
 
 def test_an_interval_bar_spans_lower_to_upper(small):
-    rows = {row["key"]: row for group in verdict_groups(small) for row in group["rows"]}
+    rows = {row["key"]: row for group in metric_groups(small) for row in group["rows"]}
+    rows |= {row["key"]: row for row in verdict_rows(small)}
     bar = rows["dmd_mm"]["bar"]
     assert 0 < bar["floor"] < bar["lower"] < bar["value"] < bar["upper"] < 100
     assert bar["lower"] / bar["upper"] == pytest.approx(0.97 / 1.02)

@@ -25,13 +25,36 @@ from dosemover.report.sentences import GAMMA_RATE, GROUPS, explain, is_significa
 HEADLINES = ("dmd_mm", "mass_ratio", "dmd_residual_max_percent", "best_shift_mm")
 """Metrics shown as large figures on the first screen; two gamma passing rates join them."""
 
+DMD_PARTS = ("dmd_moved_mm", "dmd_changed_percent")
+"""Parts of the Dose Mover's Distance that join the headlines in the verdict table."""
 
-def verdict_groups(result: ComparisonResult) -> list[dict[str, Any]]:
-    """The verdict table: per group its heading and one row per metric."""
+FEW = 12
+"""Up to this many metrics, all of them stand in the verdict table."""
+
+
+def verdict_rows(result: ComparisonResult) -> list[dict[str, Any]]:
+    """The verdict table: the few metrics that decide, all of them where there are few."""
+    keys = list(result.metrics)
+    if len(keys) > FEW:
+        keys = [key for key in (*HEADLINES[:1], *DMD_PARTS, *HEADLINES[1:]) if key in result.metrics]
+        keys += _first_gamma_rates(result)
+    keys = sorted(dict.fromkeys(keys), key=rank)
+    return [_row(result.metrics[key], identifiers=result.identifiers) for key in keys]
+
+
+def metric_groups(result: ComparisonResult) -> list[dict[str, Any]]:
+    """Every metric that the verdict table leaves out: per group its heading and one row per metric."""
+    shown = {row["key"] for row in verdict_rows(result)}
     rows: dict[str, list[dict[str, Any]]] = {group: [] for group in GROUPS}
     for metric in sorted(result.metrics.values(), key=lambda metric: rank(metric.key)):
-        rows[explain(metric).group].append(_row(metric, identifiers=result.identifiers))
+        if metric.key not in shown:
+            rows[explain(metric).group].append(_row(metric, identifiers=result.identifiers))
     return [{"heading": GROUPS[group], "key": group, "rows": found} for group, found in rows.items() if found]
+
+
+def _first_gamma_rates(result: ComparisonResult) -> list[str]:
+    """Keys of the first two gamma passing rates."""
+    return [key for key in result.metrics if GAMMA_RATE.fullmatch(key)][:2]
 
 
 def _row(metric: MetricResult, *, identifiers: bool) -> dict[str, Any]:
@@ -103,8 +126,8 @@ def _evidence(metric: MetricResult) -> str:
 def headlines(result: ComparisonResult) -> list[dict[str, Any]]:
     """The few rows of the verdict table that the first screen shows large."""
     keys = [key for key in HEADLINES if key in result.metrics]
-    rates = [key for key in result.metrics if GAMMA_RATE.fullmatch(key)]
-    rows = [_row(result.metrics[key], identifiers=result.identifiers) for key in keys + rates[:2]]
+    keys += _first_gamma_rates(result)
+    rows = [_row(result.metrics[key], identifiers=result.identifiers) for key in keys]
     return [row for row in rows if row["value"] is not None]
 
 

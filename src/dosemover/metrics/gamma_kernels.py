@@ -59,51 +59,55 @@ def _clamp(value):
 
 
 @njit(cache=True, error_model="numpy")
-def _triangle(p0, p1, p2, e, a, b, c, de1, de2, best):
-    """Closest point of a triangle p + s (a, b, 0) + t (0, 0, c), 0 <= t <= s <= 1, dose e + s de1 + t de2.
-
-    The two steps are orthogonal in space: only the dose couples s and t. Returns (value, s, t);
-    value is at least ``best`` where no closer point exists.
-    """
-    ss = a * a + b * b + de1 * de1
-    st = de1 * de2
-    tt = c * c + de2 * de2
-    s1 = p0 * a + p1 * b + e * de1
-    t1 = p2 * c + e * de2
-    f0 = p0 * p0 + p1 * p1 + p2 * p2 + e * e
-    inverse = 1.0 / (ss * tt - st * st)
-    s = (t1 * st - s1 * tt) * inverse
-    t = (s1 * st - t1 * ss) * inverse
-    limit = best + 1e-13 * f0  # rounding of the value below, which is computed anew on success
-    bound = f0 + s1 * s + t1 * t
-    if bound >= limit:
-        return best, 0.0, 0.0
-    if not (0.0 <= t <= s <= 1.0):
-        low = math.inf
-        u, v = s, t
-        if t < 0.0:
-            s_edge = _clamp(-s1 / ss)
-            low = f0 + s_edge * (2.0 * s1 + ss * s_edge)
-            u, v = s_edge, 0.0
-        if s > 1.0:
-            t_edge = _clamp(-(t1 + st) / tt)
-            value = f0 + 2.0 * s1 + ss + t_edge * (2.0 * (t1 + st) + tt * t_edge)
-            if value < low:
-                low, u, v = value, 1.0, t_edge
-        if t > s:
-            r = ss + 2.0 * st + tt
-            edge = _clamp(-(s1 + t1) / r)
-            value = f0 + edge * (2.0 * (s1 + t1) + r * edge)
-            if value < low:
-                low, u, v = value, edge, edge
-        if low >= limit:
-            return best, 0.0, 0.0
-        s, t = u, v
+def _square(p0, p1, p2, e, a, b, c, de1, de2, s, t):
+    """Squared distance of the point p + s (a, b, 0) + t (0, 0, c), dose e + s de1 + t de2."""
     q0 = p0 + s * a
     q1 = p1 + s * b
     q2 = p2 + t * c
     q3 = e + s * de1 + t * de2
-    return q0 * q0 + q1 * q1 + q2 * q2 + q3 * q3, s, t
+    return q0 * q0 + q1 * q1 + q2 * q2 + q3 * q3
+
+
+@njit(cache=True, error_model="numpy")
+def _triangle(p0, p1, p2, e, a, b, c, de1, de2, best):
+    """Closest point of a triangle p + s (a, b, 0) + t (0, 0, c), 0 <= t <= s <= 1, dose e + s de1 + t de2.
+
+    The two steps are orthogonal in space, so that its plane projects like a hyperplane of dose, without
+    the cancellation of normal equations. Returns (value, s, t); ``best`` where no point is closer.
+    """
+    ww1 = 1.0 / (a * a + b * b)
+    ww2 = 1.0 / (c * c)
+    along1 = p0 * a + p1 * b
+    along2 = p2 * c
+    across = p0 * b - p1 * a
+    residual = e - de1 * along1 * ww1 - de2 * along2 * ww2
+    m = residual / (1.0 + de1 * de1 * ww1 + de2 * de2 * ww2)
+    if across * across * ww1 + residual * m >= best:
+        return best, 0.0, 0.0
+    s = -(m * de1 + along1) * ww1
+    t = -(m * de2 + along2) * ww2
+    if 0.0 <= t <= s <= 1.0:
+        return _square(p0, p1, p2, e, a, b, c, de1, de2, s, t), s, t
+    low, u, v = best, 0.0, 0.0
+    ss = a * a + b * b
+    tt = c * c
+    if t < 0.0:
+        edge = _clamp(-(along1 + e * de1) / (ss + de1 * de1))
+        value = _square(p0, p1, p2, e, a, b, c, de1, de2, edge, 0.0)
+        if value < low:
+            low, u, v = value, edge, 0.0
+    if s > 1.0:
+        edge = _clamp(-(along2 + (e + de1) * de2) / (tt + de2 * de2))
+        value = _square(p0, p1, p2, e, a, b, c, de1, de2, 1.0, edge)
+        if value < low:
+            low, u, v = value, 1.0, edge
+    if t > s:
+        de = de1 + de2
+        edge = _clamp(-(along1 + along2 + e * de) / (ss + tt + de * de))
+        value = _square(p0, p1, p2, e, a, b, c, de1, de2, edge, edge)
+        if value < low:
+            low, u, v = value, edge, edge
+    return low, u, v
 
 
 @njit(cache=True, error_model="numpy")

@@ -320,9 +320,7 @@ def _reachable_ranges(ranges: NDArray[np.float32], axes: list[SearchAxis]) -> ND
         outer, inner = int(np.prod(shape[:position])), int(np.prod(shape[position + 1 :]))
         pairs = (shape[position] + 1) // 2
         widened = np.empty((outer, pairs, inner), dtype=np.float32)
-        gamma_kernels.widen(
-            ranges.reshape(outer, shape[position], inner), -axis.first, axis.last, widened
-        )
+        gamma_kernels.widen(ranges.reshape(outer, shape[position], inner), -axis.first, axis.last, widened)
         shape[position] = pairs
         ranges = widened
     return ranges.ravel()

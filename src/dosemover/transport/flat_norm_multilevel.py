@@ -13,7 +13,10 @@ from dosemover.transport.flat_norm_mesh import Mesh
 from dosemover.transport.flat_norm_solver import Bounds, DualIteration, FluxIteration, Problem
 
 _COARSE_ITERATIONS = 200
-"""Iterations on every level but the coarsest, which gets three times as many, and the finest."""
+"""Most iterations on every level but the coarsest, which gets three times as many, and the finest."""
+
+_COARSE_CHECK = 40
+"""Iterations after which it is judged whether a coarse level has done its part."""
 
 _FLUX_CHECKS = (20, 40, 80, 160)
 """Iterations of the flux after which the continuum's upper bound is evaluated."""
@@ -29,16 +32,21 @@ def _hierarchy(grid: Grid, density: NDArray[np.float64]) -> tuple[list[Mesh], li
 
 
 def _start(
-    meshes: list[Mesh], densities: list[Any], half_reach: float, progress: Progress
+    meshes: list[Mesh], densities: list[Any], half_reach: float, tolerance: float, progress: Progress
 ) -> tuple[Any, Any]:
     """Potential and multipliers for the finest mesh, from all coarser ones."""
     f: Any = np.zeros(meshes[-1].shape, np.float32)
     p: Any = np.zeros((6, *meshes[-1].shape), np.float32)
     for level in range(len(meshes) - 1, 0, -1):
         mesh = meshes[level]
-        load = (mesh.load(densities[level])[0] / mesh.node_volume).astype(np.float32)
+        problem = Problem(mesh, densities[level], half_reach)
+        load = (problem.loaded / mesh.node_volume).astype(np.float32)
         iteration = DualIteration(mesh, load, half_reach, f, p)
-        iteration.run(max(_COARSE_ITERATIONS, (3 * _COARSE_ITERATIONS) >> (len(meshes) - 1 - level)))
+        most = max(_COARSE_ITERATIONS, (3 * _COARSE_ITERATIONS) >> (len(meshes) - 1 - level))
+        for _ in range(most // _COARSE_CHECK):
+            iteration.run(_COARSE_CHECK)
+            if problem.raw_gap(f, p) < tolerance / 4:
+                break
         f, p = mesh.interpolated(f, meshes[level - 1]), mesh.transferred(p, meshes[level - 1])
         progress("flat norm", 0.3 * (len(meshes) - level) / len(meshes))
     return f, p
@@ -87,7 +95,7 @@ def solve(
     meshes, densities = _hierarchy(grid, scaled)
     problem, bounds = Problem(meshes[0], scaled, half_reach), Bounds()
     try:
-        f, p = _start(meshes, densities, half_reach, progress)
+        f, p = _start(meshes, densities, half_reach, tolerance, progress)
         del densities
         load = (problem.loaded / meshes[0].node_volume).astype(np.float32)
         iteration = DualIteration(meshes[0], load, half_reach, f, p)

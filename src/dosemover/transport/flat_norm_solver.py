@@ -24,8 +24,11 @@ _BALANCE = 2.0
 _FLUX_BALANCE = 5.0
 """The same ratio for the iteration of the flux."""
 
-_SWEEPS = 10
+_SWEEPS = 40
 """Most repair sweeps over octants that are too steep."""
+
+_SWEEP_GAIN = 1e-4
+"""Least relative gain for which another sweep is made."""
 
 _NO_REACH = np.float32(1e30)
 
@@ -94,25 +97,37 @@ class Problem:
 
     def lower(self, f: Fields, bounds: Bounds) -> None:
         """Raise the lower bound: repair octants that are too steep, then scale f until it is feasible."""
-        g = f.copy()
+        mesh = self.mesh
+        g = f.copy() if self.balanced else np.clip(f, -self.half_reach, self.half_reach)
         last = -np.inf
-        for sweep in range(_SWEEPS + 1):
-            each_slab(
-                kernels.squared_slopes, self.mesh.shape[0], self.mesh.size, g, *self.mesh.steps, self._rows[0]
-            )
+        for _ in range(_SWEEPS):
+            each_slab(kernels.squared_slopes, mesh.shape[0], mesh.size, g, *mesh.steps, self._rows[0])
             slope = float(np.sqrt(self._rows[0].max()))
-            each_slab(kernels.pair_sums, self.mesh.shape[0], self.mesh.size, g, self.loaded, *self._rows)
+            each_slab(kernels.pair_sums, mesh.shape[0], mesh.size, g, self.loaded, *self._rows)
             excess = max(1.0, slope, float(self._rows[1].max()) / self.half_reach) * (1 + 1e-12)
             value = float(self._rows[0].sum()) / excess
             if value > bounds.lower:
                 bounds.lower = value
                 bounds.potential = g / np.float32(excess)
-            if excess < 1.0005 or (sweep > 1 and value <= last):
+            if excess < 1.0005 or value - last < _SWEEP_GAIN * abs(value):
                 return
             last = value
             for color in range(3):
-                rows = (self.mesh.shape[0] - color + 2) // 3
-                each_slab(kernels.shorten, rows, self.mesh.size, color, g, 1.0002, 0.9998, *self.mesh.steps)
+                rows = (mesh.shape[0] - color + 2) // 3
+                each_slab(kernels.shorten, rows, mesh.size, color, g, 1.0002, 0.9998, *mesh.steps)
+
+    def raw_gap(self, f: Fields, p: Fields) -> float:
+        """Relative difference of both sides as they are, feasible or not: how far the iteration has come."""
+        mesh = self.mesh
+        each_slab(kernels.pair_sums, mesh.shape[0], mesh.size, f, self.loaded, *self._rows)
+        value = float(self._rows[0].sum())
+        flow = np.empty((3, *mesh.shape), np.float32)
+        each_slab(kernels.multiplier_flux, mesh.shape[0], mesh.size, p, *mesh.volumes, *mesh.distances, flow)
+        price = min(self.half_reach, 4 * mesh.spacing)
+        cost = self._planes(kernels.multiplier_cost, p, *mesh.volumes) + price * self._leftover(
+            self.loaded, flow
+        )
+        return abs(cost - value) / max(cost, 1e-300)
 
     def _leftover(self, mass: Fields, flow: Fields) -> float:
         """Absolute mass that a flow leaves unmatched; the signed one lies in the work array."""
@@ -221,7 +236,7 @@ class DualIteration:
         if self.balanced:
             self._ratio = 5.0 * max(size, 1e-6) / np.sqrt(2 * self.mesh.size)
             return
-        spacing = max(1 / a.forward.max() for a in self.mesh.axes if a.n > 1)
+        spacing = self.mesh.spacing
         potential = min(self._norm(self.f), 3 * spacing * self.mesh.size**0.5)
         self._ratio = max(_BALANCE * size / max(potential, 1e-20), 1e-4)
 
@@ -298,7 +313,7 @@ class FluxIteration:
         self._rates = tuple((1 / w).astype(np.float32) for w in mesh.widths)
         self._norm2 = sum(a.stiffest_flux for a in mesh.axes)
         size = float(np.linalg.norm(self.m))
-        spacing = max(1 / a.forward.max() for a in mesh.axes if a.n > 1)
+        spacing = mesh.spacing
         potential = min(float(np.linalg.norm(self.f)), 3 * spacing * mesh.size**0.5)
         self._ratio = max(_FLUX_BALANCE * size / max(potential, 1e-20), 1e-4)
 

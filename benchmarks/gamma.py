@@ -96,7 +96,6 @@ def pymedphys_seconds(reference, evaluated, criterion, normalization, *, every_p
             max_gamma=2,
             local_gamma=normalization == "local",
             random_subset=subset,
-            quiet=True,
         )
     seconds = time.process_time() - start
     rate = 100.0 * float(np.mean(gamma[~np.isnan(gamma)] <= 1))

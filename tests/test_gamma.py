@@ -5,15 +5,15 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
-from closed_forms import gamma_of_a_ramp, gamma_of_a_step
-from gamma_oracle import gamma_oracle
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from closed_forms import gamma_of_a_ramp, gamma_of_a_step
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, GridMismatchError, InputError, UnitError
 from dosemover.grid import Grid
 from dosemover.metrics import gamma_index, gamma_indices, gamma_two_sided
+from gamma_oracle import gamma_oracle
 
 
 @st.composite
@@ -58,7 +58,7 @@ RELAXED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 
 @pytest.mark.filterwarnings("ignore::dosemover.errors.AccuracyWarning")
-@settings(max_examples=120, **RELAXED)
+@settings(max_examples=80, **RELAXED)
 @given(maps=pairs(), criterion=st.fixed_dictionaries(CRITERIA), seed=st.integers(0, 2**31))
 def test_gamma_is_the_least_over_every_tetrahedron(maps, criterion, seed):
     reference, evaluated = maps
@@ -382,7 +382,7 @@ def test_progress_ends_at_one():
     ],
 )
 def test_bad_settings_are_refused(setting, message):
-    dose = DoseMap.from_array(np.ones((280, 280, 280), dtype=np.float32), spacing_mm=(1.0, 1.0, 1.0))
+    dose = DoseMap.from_array(np.ones((6, 1500, 1500), dtype=np.float32), spacing_mm=(1.0, 1.0, 1.0))
     with pytest.raises(InputError, match=message):
         gamma_index(reference=dose, evaluated=dose, **setting)
 
@@ -395,7 +395,7 @@ def test_a_mask_off_the_reference_grid_is_refused():
 
 def test_a_relative_dose_is_refused():
     relative = DoseMap.from_array(np.ones(4), spacing_mm=(1.0,), unit="relative")
-    with pytest.raises(UnitError, match="relative dose"):
+    with pytest.raises(UnitError, match="relative"):
         gamma_index(reference=relative, evaluated=relative)
 
 

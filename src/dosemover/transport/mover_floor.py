@@ -83,7 +83,7 @@ def dose_mover_floor(
     exchange_mm_per_percent, ambient_dose_percent, ambient_dose_gy, mask, weight
         As for `dose_movers_distance`.
     n_probes : int, optional
-        4 at 1 M voxels and more, up to 64 for small maps.
+        4 at 250 k voxels and more, up to 24 for small maps.
     seed : int
 
     Raises
@@ -111,7 +111,7 @@ def dose_mover_floor(
             "neither map says how noisy it is: the noise floor cannot be computed. Pass `uncertainty_gy` or "
             "`batches_gy`, or --reference-uncertainty MAP on the command line."
         )
-    count = n_probes or int(np.clip(4e6 / problem.grid.n_voxels, 4, 64))
+    count = n_probes or int(np.clip(1e6 / problem.grid.n_voxels, 4, 24))
     rng = np.random.default_rng(seed)
     probes = [_probe(noisy, problem.grid, factor, rng) for _ in range(count)]
     first, second = _traces(problem, probes, independent=all(m.batches_gy is None for m in noisy))

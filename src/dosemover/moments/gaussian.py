@@ -91,14 +91,14 @@ def tally_gaussian(tally: MomentTally) -> GaussianMoments:
     """
     if tally.degree < 2:
         raise InputError(f"a covariance takes moments to degree 2, the tally holds {tally.degree}.")
-    first, second = _central_moments(tally.tensor / tally.mass, tally.half_widths_mm)
+    first, second = central_moments(tally.tensor / tally.mass, tally.half_widths_mm)
     centers = np.array([(high + low) / 2 for low, high in tally.box_mm])
     return GaussianMoments(
         mass=tally.mass, mean_mm=(centers + first)[::-1], covariance_mm2=second[::-1, ::-1]
     )
 
 
-def _central_moments(tensor: NDArray[Any], half: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def central_moments(tensor: NDArray[Any], half: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mean from the middle of the box and covariance (z, y, x) from normalised moments [..., a, b, c].
 
     t = phi_1 / sqrt 3, t^2 = 1/3 + 2 phi_2 / (3 sqrt 5), in units of the half widths.
@@ -115,15 +115,15 @@ def _central_moments(tensor: NDArray[Any], half: NDArray[Any]) -> tuple[NDArray[
     return first * half, second * half[:, None] * half
 
 
-def _root(matrix: NDArray[Any]) -> NDArray[np.float64]:
+def matrix_root(matrix: NDArray[Any]) -> NDArray[np.float64]:
     """Square root of a positive semidefinite matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
 
 
-def _bures_squared(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+def stacked_bures_squared(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
     """Squared Bures distances of stacks of covariances, shape [...]."""
-    root = _root(first)
+    root = matrix_root(first)
     cross = np.linalg.eigvalsh(root @ second @ root)
     traces = np.trace(first, axis1=-2, axis2=-1) + np.trace(second, axis1=-2, axis2=-1)
     return np.maximum(traces - 2 * np.sum(np.sqrt(np.maximum(cross, 0.0)), axis=-1), 0.0)
@@ -131,7 +131,7 @@ def _bures_squared(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.floa
 
 def bures_squared(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Squared Bures distance of two covariances: tr(A + B - 2 (A^1/2 B A^1/2)^1/2) [mm2]."""
-    return float(_bures_squared(first, second))
+    return float(stacked_bures_squared(first, second))
 
 
 def bures_w2(

@@ -106,6 +106,7 @@ def solve(
     moments_x: NDArray[Any],
     moments_y: NDArray[Any],
     *,
+    offset: float = 0.0,
     tolerance: float = 1e-7,
     max_iterations: int = 60,
 ) -> InteriorPointResult:
@@ -118,6 +119,8 @@ def solve(
         Cost at the nodes.
     moments_x, moments_y : ndarray
         Normalised moments in the order of ``problem.x_indices`` and ``problem.y_indices``.
+    offset : float
+        Part of the distance that the cost no longer holds: the tolerance is relative to the sum.
     tolerance : float
         Relative gap at which to stop.
     max_iterations : int
@@ -141,7 +144,7 @@ def solve(
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):
-        return _Iteration(problem, cost, moments_x, moments_y).run(tolerance, max_iterations)
+        return _Iteration(problem, cost, moments_x, moments_y).run(offset, tolerance, max_iterations)
 
 
 class _Iteration:
@@ -164,20 +167,22 @@ class _Iteration:
         self.scale = max(1e-12, float(cost @ s))
         self.state = _State(s=s, y=np.zeros(len(self.b)), x=x, m=m)
 
-    def run(self, tolerance: float, max_iterations: int) -> InteriorPointResult:
+    def run(self, offset: float, tolerance: float, max_iterations: int) -> InteriorPointResult:
         """Iterate until the certified gap closes, rounding stops it, or the count runs out."""
-        best, best_y, stale = -np.inf, self.state.y, 0
+        best, best_y = 0.0, self.state.y  # the cost is itself a square
+        top, stale = -np.inf, 0
         status, n = "stopped after the largest number of iterations", 0
         while n < max_iterations:
             n += 1
             try:
                 work = _Work(self)
                 lower = work.certified(float(self.b @ self.state.y))
-                stale = 0 if lower > best + 0.1 * tolerance * self.scale else stale + 1
+                stale = 0 if lower > top + 0.1 * tolerance * self.scale else stale + 1
+                top = max(top, lower)
                 if lower > best:
                     best, best_y = lower, self.state.y.copy()
                 primal = float(self.c @ self.state.s)
-                if primal - best < tolerance * max(1e-3 * self.scale, abs(primal)):
+                if primal - best < tolerance * max(1e-3 * self.scale, abs(primal) + offset):
                     status = "ok"
                     break
                 moved = work.step() if stale < _PATIENCE else 0.0

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dosemover.moments.gaussian import _bures_squared, _central_moments
+from dosemover.moments.gaussian import stacked_bures_squared, central_moments
 from dosemover.moments.legendre import total_degree_indices
+from dosemover.moments.moment_sos import moment_sos
+from dosemover.moments.relaxation import Basis
 from dosemover.moments.tally import MomentTally
 
 Statistic = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
@@ -92,6 +94,7 @@ def drawn_noise(
     evaluated: MomentTally,
     degree: int,
     draws: int,
+    sd_mm: float | None = None,
     seed: int = 0,
 ) -> MomentNoise | None:
     """Floor, spread and p value of a distance that is a function of moments.
@@ -107,6 +110,8 @@ def drawn_noise(
     degree : int
         Total degree of the moments that ``statistic`` reads.
     draws : int
+    sd_mm : float, optional
+        Standard deviation where it is known otherwise; drawn where it is None.
     seed : int
 
     Returns
@@ -126,14 +131,16 @@ def drawn_noise(
     one, two = MomentDraws(reference, degree), MomentDraws(evaluated, degree)
     middle = (one.mean + two.mean) / 2
     null = statistic(one.around(middle, rng, draws), two.around(middle, rng, draws))
-    here = statistic(one.around(one.mean, rng, draws), two.around(two.mean, rng, draws))
-    null, here = null[np.isfinite(null)], here[np.isfinite(here)]
-    if len(null) < 2 or len(here) < 2:
+    null = null[np.isfinite(null)]
+    if len(null) < 2:
         return None
+    if sd_mm is None:
+        here = statistic(one.around(one.mean, rng, draws), two.around(two.mean, rng, draws))
+        sd_mm = float(np.nanstd(here, ddof=1))
     return MomentNoise(
         floor_mm=float(null.mean()),
         floor_sd_mm=float(null.std(ddof=1)),
-        sd_mm=float(here.std(ddof=1)),
+        sd_mm=sd_mm,
         p=float((1 + np.sum(null >= value_mm)) / (1 + len(null))),
         n_draws=len(null),
     )
@@ -143,7 +150,7 @@ def mean_statistic(half_widths_mm: NDArray[Any]) -> Statistic:
     """Distance of the means."""
 
     def compute(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-        one, two = (_central_moments(t, half_widths_mm)[0] for t in (first, second))
+        one, two = (central_moments(t, half_widths_mm)[0] for t in (first, second))
         return np.linalg.norm(one - two, axis=-1)
 
     return compute
@@ -153,7 +160,26 @@ def gaussian_statistic(half_widths_mm: NDArray[Any]) -> Statistic:
     """Gaussian (Gelbrich) bound."""
 
     def compute(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-        (m, a), (n, b) = (_central_moments(t, half_widths_mm) for t in (first, second))
-        return np.sqrt(np.sum((m - n) ** 2, axis=-1) + _bures_squared(a, b))
+        (m, a), (n, b) = (central_moments(t, half_widths_mm) for t in (first, second))
+        return np.sqrt(np.sum((m - n) ** 2, axis=-1) + stacked_bures_squared(a, b))
+
+    return compute
+
+
+def sos_statistic(reference: MomentTally, evaluated: MomentTally, *, order: int, basis: Basis) -> Statistic:
+    """Moment-SoS bound of one order; NaN where the drawn moments belong to no measure."""
+
+    def one(first: NDArray[Any], second: NDArray[Any]) -> float:
+        pair = [
+            replace(tally, tensor=tensor, variance=None, batches=None)
+            for tally, tensor in ((reference, first), (evaluated, second))
+        ]
+        try:
+            return moment_sos(reference=pair[0], evaluated=pair[1], order=order, basis=basis).lower_mm
+        except np.linalg.LinAlgError:
+            return np.nan
+
+    def compute(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
+        return np.array([one(a, b) for a, b in zip(first, second, strict=True)])
 
     return compute

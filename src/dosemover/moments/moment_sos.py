@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dosemover.errors import InputError
+from dosemover.moments.gaussian_pair import gaussian_pair
 from dosemover.moments.interior_point import InteriorPointResult, solve
 from dosemover.moments.legendre import (
     MultiIndex,
@@ -130,20 +132,21 @@ def _normalized(
     return tally.tensor[tuple(where.T)] / tally.mass
 
 
-def _scaled_cost(
+def _node_positions(
     problem: Relaxation, reference: MomentTally, evaluated: MomentTally, axes: tuple[int, ...]
-) -> tuple[NDArray[Any], float]:
-    """|x - y|^2 at the nodes in units of the largest half width squared, and that unit [mm2]."""
-    unit = max(max(t.half_widths_mm[list(axes)]) for t in (reference, evaluated))
-    d = problem.dimension
-    cost = np.zeros(len(problem.nodes))
-    for i, axis in enumerate(axes):
-        x, y = (
-            sum(t.box_mm[axis]) / 2 + t.half_widths_mm[axis] * problem.nodes[:, i + offset]
-            for t, offset in ((reference, 0), (evaluated, d))
-        )
-        cost += ((x - y) / unit) ** 2
-    return cost, unit**2
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Positions x and y of the nodes [mm], shape (K, d) each."""
+    d, pick = problem.dimension, list(axes)
+    x, y = (
+        _centers(tally)[pick] + tally.half_widths_mm[pick] * problem.nodes[:, offset : offset + d]
+        for tally, offset in ((reference, 0), (evaluated, d))
+    )
+    return x, y
+
+
+def _centers(tally: MomentTally) -> NDArray[np.float64]:
+    """Middle of the box along z, y, x [mm]."""
+    return np.array([(low + high) / 2 for low, high in tally.box_mm])
 
 
 def moment_sos(
@@ -186,7 +189,9 @@ def moment_sos(
     -----
     *Definition*: a feasible dual pair phi(x) + psi(y) <= |x - y|^2 on the boxes, cost - phi - psi a
     weighted sum of squares; what the numerical squares leave over is charged at its sup-norm, so
-    that the bound holds to rounding however early the iteration stops. *Limits*: needs measures
+    that the bound holds to rounding however early the iteration stops. The hierarchy starts from the
+    quadratic pair of the Gaussian bound and bounds what that leaves, so that translations and affine
+    maps are exact and no order falls below it. *Limits*: needs measures
     that live inside their boxes; a box much larger than the measure weakens every order. Smooth
     changes converge spectrally in r, edges slowly. *Cost*: independent of the number of voxels;
     in three dimensions r = 2 a fraction of a second, r = 3 a few seconds, r = 4 minutes.
@@ -203,32 +208,38 @@ def moment_sos(
             )
     axes = _informative_axes(reference, evaluated)
     problem = relaxation(len(axes), order, basis)
-    cost, unit = _scaled_cost(problem, reference, evaluated, axes)
+    pair = gaussian_pair(reference, evaluated, axes)
+    pick = list(axes)
+    unit = float(max(max(t.half_widths_mm[pick]) for t in (reference, evaluated)) ** 2)
     found = solve(
         problem,
-        cost,
+        pair.remaining_cost(*_node_positions(problem, reference, evaluated, axes)) / unit,
         _normalized(reference, axes, problem.x_indices),
         _normalized(evaluated, axes, problem.y_indices),
+        offset=pair.squared_mm2 / unit,
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
     n_x = len(problem.pure_x)
+    y_indices = ((0,) * len(axes), *problem.y_indices)
     phi = unit * found.dual_variables[:n_x]
+    phi += _aligned(pair.phi(_centers(reference)[pick], reference.half_widths_mm[pick]), problem.x_indices)
     psi = unit * np.concatenate([[0.0], found.dual_variables[n_x:]])
-    squared = unit * found.lower
+    psi += _aligned(pair.psi(_centers(evaluated)[pick], evaluated.half_widths_mm[pick]), y_indices)
+    squared = pair.squared_mm2 + unit * found.lower
     lower = float(np.sqrt(max(squared, 0.0)))
     indices = total_degree_indices(len(axes), 2 * order)
     return MomentSosResult(
         order=order,
         lower_mm=lower,
         lower_squared_mm2=squared,
-        primal_mm=float(np.sqrt(max(unit * found.primal, 0.0))),
+        primal_mm=float(np.sqrt(max(pair.squared_mm2 + unit * found.primal, 0.0))),
         phi=_reordered(phi, problem.x_indices, indices),
-        psi=_reordered(psi, ((0,) * len(axes), *problem.y_indices), indices),
+        psi=_reordered(psi, y_indices, indices),
         sd_mm=_standard_deviation(
             lower,
             _variance(reference, axes, problem.x_indices, phi),
-            _variance(evaluated, axes, ((0,) * len(axes), *problem.y_indices), psi),
+            _variance(evaluated, axes, y_indices, psi),
         ),
         axes=axes,
         n_iterations=found.n_iterations,
@@ -244,7 +255,11 @@ def _reordered(
     coefficients: NDArray[Any], source: tuple[MultiIndex, ...], target: tuple[MultiIndex, ...]
 ) -> NDArray[np.float64]:
     """Coefficients in another order of multi-indices."""
-    known = dict(zip(source, coefficients, strict=True))
+    return _aligned(dict(zip(source, coefficients, strict=True)), target)
+
+
+def _aligned(known: Mapping[MultiIndex, float], target: tuple[MultiIndex, ...]) -> NDArray[np.float64]:
+    """Coefficients in an order of multi-indices, 0 where there is none."""
     return np.array([known.get(index, 0.0) for index in target])
 
 

@@ -253,3 +253,10 @@ def test_a_structure_outside_the_dose_is_told_and_the_others_stay():
 def test_structures_of_another_kind_are_refused():
     with pytest.raises(InputError, match="`structures` must be a path or Structure objects"):
         dm.compare(field(), field(), structures=[np.ones(3)])
+
+
+def test_a_p_value_at_the_limit_of_its_draws_says_so():
+    draws = {"null_draws": 19}
+    assert MetricResult(key="x", value=1.0, p=0.05, settings=draws).p_is_smallest
+    assert not MetricResult(key="x", value=1.0, p=0.10, settings=draws).p_is_smallest
+    assert not MetricResult(key="x", value=1.0, p=0.05).p_is_smallest

@@ -74,7 +74,7 @@ def _metric_table(result: ComparisonResult) -> Table:
         row = [metric.key, number(metric.value), metric.unit]
         row += [_interval(metric)] if with_interval else []
         row += [_floor(metric)] if with_floor else []
-        row += [number(metric.z, 3), number(metric.p, 2)] if with_p else []
+        row += [number(metric.z, 3), _p(metric)] if with_p else []
         table.add_row(*row, "" if metric.status == "ok" else metric.status)
     return table
 
@@ -86,6 +86,13 @@ def _interval(metric: MetricResult) -> str:
     if metric.lower == metric.upper:
         return "exact"
     return f"[{number(metric.lower)}, {number(metric.upper)}]".replace("[", r"\[")
+
+
+def _p(metric: MetricResult) -> str:
+    """P value, an upper limit where more draws would have made it smaller."""
+    if metric.p is not None and metric.p < 1e-3:
+        return "<0.001"
+    return ("≤" if metric.p_is_smallest else "") + number(metric.p, 2)
 
 
 def _floor(metric: MetricResult) -> str:

@@ -57,6 +57,12 @@ class MetricResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     status: str = "ok"
 
+    @property
+    def p_is_smallest(self) -> bool:
+        """Whether p is the least that the number of draws allows: the true one may be far smaller."""
+        draws = self.settings.get("null_draws")
+        return draws is not None and self.p is not None and self.p <= 1.0001 / (1 + draws)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields of the JSON contract."""
         names = ("value", "unit", "lower", "upper", "floor", "floor_sd", "z", "p", "seconds", "settings")

@@ -79,11 +79,14 @@ def pretty_unit(unit: str) -> str:
     return unit.replace("mm3", "mm³").replace("cm3", "cm³").replace("Gy2", "Gy²").replace("^2", "²")
 
 
-def p_value(p: float | None) -> str:
-    """A p value, never given more precisely than it is known."""
+def p_value(p: float | None, *, smallest: bool = False) -> str:
+    """A p value, never given more precisely than it is known; at most it where it is the smallest possible."""
     if p is None or not math.isfinite(p):
         return "–"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    if p < 0.001:
+        return "p < 0.001"
+    sign = "≤" if smallest else "="
+    return f"p {sign} {p:.3f}" if p < 0.1 else f"p {sign} {p:.2f}"
 
 
 def base_name(path: str) -> str:

@@ -482,8 +482,12 @@ def _words(metric: MetricResult) -> dict[str, str]:
 
 
 def is_significant(metric: MetricResult) -> bool | None:
-    """Whether a metric is more than noise alone would give; None where that is not known."""
-    if is_number(metric.p):
+    """Whether a metric is more than noise alone would give; None where that is not known.
+
+    By p; where the draws under the null allow no p small enough and the value lies beyond all of
+    them, by z.
+    """
+    if is_number(metric.p) and not (metric.p_is_smallest and is_number(metric.z)):
         return float(metric.p or 0.0) < SIGNIFICANT_P
     if is_number(metric.z):
         return abs(float(metric.z or 0.0)) >= SIGNIFICANT_Z
@@ -528,7 +532,7 @@ def _noise(result: ComparisonResult) -> str:
         text
         for text in (
             f"z = {number(metric.z, 2)}" if is_number(metric.z) else "",
-            p_value(metric.p) if is_number(metric.p) else "",
+            p_value(metric.p, smallest=metric.p_is_smallest) if is_number(metric.p) else "",
         )
         if text
     )

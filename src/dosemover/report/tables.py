@@ -119,7 +119,7 @@ def _evidence(metric: MetricResult) -> str:
     if is_number(metric.z):
         parts.append(f"z = {number(metric.z, 3)}")
     if is_number(metric.p):
-        parts.append(p_value(metric.p))
+        parts.append(p_value(metric.p, smallest=metric.p_is_smallest))
     return ", ".join(parts)
 
 

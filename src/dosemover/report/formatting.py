@@ -80,7 +80,7 @@ def pretty_unit(unit: str) -> str:
 
 
 def p_value(p: float | None, *, smallest: bool = False) -> str:
-    """A p value, never given more precisely than it is known; at most it where it is the smallest possible."""
+    """A p value, never more precise than it is known; an upper limit where it is the smallest possible."""
     if p is None or not math.isfinite(p):
         return "–"
     if p < 0.001:

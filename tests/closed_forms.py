@@ -26,3 +26,29 @@ def gamma_of_a_step(
     rise = height_gy / dose_criterion_gy
     t = min(1.0, max(0.0, far * step / (step**2 + rise**2)))
     return ((far - t * step) ** 2 + (t * rise) ** 2) ** 0.5
+
+
+def w1_on_a_line(edges, p, q):
+    """W_1 = integral |F - G| dx (Villani 2003, section 2.2) of densities between edges, by quadrature."""
+    import numpy as np
+
+    x = np.linspace(edges[0], edges[-1], 400_001)
+    f, g = (
+        np.interp(x, edges, np.append(0, np.cumsum(d * np.diff(edges))) / np.dot(d, np.diff(edges)))
+        for d in (p, q)
+    )
+    return float(np.trapezoid(np.abs(f - g), x))
+
+
+def w2_squared_on_a_line(edges, p, q):
+    """W_2^2 = integral (F^-1 - G^-1)^2 du (Villani 2003, section 2.2), by the midpoint rule."""
+    import numpy as np
+
+    u = (np.arange(400_000) + 0.5) / 400_000
+
+    def quantile(d):
+        cdf = np.append(0, np.cumsum(d * np.diff(edges))) / np.dot(d, np.diff(edges))
+        i = np.searchsorted(cdf, u, side="left") - 1
+        return edges[i] + (u - cdf[i]) / (cdf[i + 1] - cdf[i]) * (edges[i + 1] - edges[i])
+
+    return float(np.mean((quantile(p) - quantile(q)) ** 2))

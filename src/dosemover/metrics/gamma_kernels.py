@@ -337,7 +337,7 @@ def _search_block(
     first, last, index, reference, dose, ranges, reach, axes, corners, homes, offsets, near, criteria,
     value, hits,
 ):  # fmt: skip
-    """Gamma squared of consecutive points, each search seeded by the cell that its predecessor ended in."""
+    """Gamma of consecutive points, each search seeded by the cell that its predecessor ended in."""
     z_node, y_node, x_node, z_position, y_position, x_position = axes
     z0, z1, y0, y1, x0, x1 = corners
     z_home, y_home, x_home = homes
@@ -384,7 +384,7 @@ def _search_block(
             if found < best:
                 best = found
                 sz, sy, sx = oz, oy, ox
-        value[q] = best
+        value[q] = math.sqrt(best)
         hits[q, 0] = hit[2]
         hits[q, 1] = hit[1]
         hits[q, 2] = hit[0]
@@ -396,7 +396,7 @@ def search(
     first, last, lanes, index, reference, dose, ranges, reach, axes, corners, homes, offsets, near, criteria,
     value, hits,
 ):  # fmt: skip
-    """Gamma squared and the closest point (x, y, z, dose) of the points from ``first`` to ``last``.
+    """Gamma and the closest point (x, y, z, dose) of the points from ``first`` to ``last``.
 
     Blocks are dealt to ``lanes`` threads in turn, so that each gets its share of every region.
     ``index`` flat reference indices, ``reference`` their doses; ``dose`` flat evaluated dose, ``ranges``
@@ -419,7 +419,7 @@ def search(
 
 @njit(cache=True, error_model="numpy", parallel=True)
 def search_voxels(first, last, index, reference, dose, axes, homes, offsets, near, criteria, value, hits):
-    """Gamma squared and the closest voxel centre (x, y, z, dose) of the points from ``first`` to ``last``."""
+    """Gamma and the closest voxel centre (x, y, z, dose) of the points from ``first`` to ``last``."""
     z_node, y_node, x_node, z_position, y_position, x_position = axes
     z_home, y_home, x_home = homes
     inverse_global, inverse_local, max_square = criteria
@@ -453,4 +453,4 @@ def search_voxels(first, last, index, reference, dose, axes, homes, offsets, nea
                 hits[q, 1] = dy
                 hits[q, 2] = dz
                 hits[q, 3] = e
-        value[q] = best
+        value[q] = math.sqrt(best)

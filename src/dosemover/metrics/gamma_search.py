@@ -56,14 +56,14 @@ class Found:
 
     Parameters
     ----------
-    square : ndarray, shape (points,)
-        Gamma squared, at most the square of the maximum gamma.
+    gamma : ndarray, shape (points,)
+        At most the maximum gamma.
     closest : ndarray of float32, shape (points, 4)
         Displacement (x, y, z) and dose residual of the closest point in criterion units; NaN where
         none is closer than the maximum gamma.
     """
 
-    square: NDArray[np.float64]
+    gamma: NDArray[np.float64]
     closest: NDArray[np.float32]
 
 
@@ -218,7 +218,7 @@ class GammaSearch:
             for centers, edges in zip(self.grid.centers_mm, self.evaluated.grid.edges_mm, strict=True)
         ]
         n = self.index.size
-        found = Found(square=np.full(n, max_gamma**2), closest=np.full((n, 4), np.nan, dtype=np.float32))
+        found = Found(gamma=np.full(n, max_gamma), closest=np.full((n, 4), np.nan, dtype=np.float32))
         offsets, squares = _ordered_offsets(axes, max_gamma)
         if squares.size == 0:
             return found
@@ -256,7 +256,7 @@ class GammaSearch:
         fixed = (
             *(self.index, self.dose_gy, dose.ravel(), ranges, reach),
             *(_lengths(axes), corners, tuple(axis.homes for axis in axes), offsets, squares),
-            *(criteria, found.square, found.closest),
+            *(criteria, found.gamma, found.closest),
         )
 
         def search(first: int, last: int) -> None:
@@ -278,7 +278,7 @@ class GammaSearch:
         homes = tuple(axis.homes for axis in axes)
         fixed = (
             *(self.index, self.dose_gy, self.evaluated.dose_gy, _lengths(axes), homes, offsets, squares),
-            *(criteria, found.square, found.closest),
+            *(criteria, found.gamma, found.closest),
         )
 
         def search(first: int, last: int) -> None:

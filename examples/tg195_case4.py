@@ -2,7 +2,7 @@
 
 Usage: python examples/tg195_case4.py [histories]
 
-Test 1 scores four slabs of the cylinder; test 2 two rods, one on the axis and one 10 mm below the surface, for
+Test 1 scores four slabs of the cylinder; test 2 two rods, one on the axis and one 10 mm deep, for
 any projection angle. Energies are in eV per source photon, as in the report. The air between the source and
 the cylinder belongs to the case: it takes 1 % of the photons.
 """

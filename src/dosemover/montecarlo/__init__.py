@@ -6,7 +6,9 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "config": ("config_from", "importance_along", "read_config", "read_image"),
     "materials": ("Material", "PhotonTables", "elements", "material_library", "photon_tables"),
+    "phase_space": ("read_phase_space", "sample_phase_space", "write_phase_space"),
     "phantoms": (
         "HounsfieldTable",
         "Phantom",

@@ -169,8 +169,8 @@ def merge(results: Sequence[SimulationResult]) -> SimulationResult:
 def write_result(result: SimulationResult, directory: str | os.PathLike[str]) -> list[Path]:
     """Write dose, uncertainty, batches, the RECORDS table and, to resume from, the tallies.
 
-    Files: ``dose.mha``, ``uncertainty.mha``, ``dose.dcm`` (RT Dose), ``dose.npz`` (dose, uncertainty and
-    batches), ``records.json``, ``state.npz``.
+    Files: ``dose.mha``, ``uncertainty.mha``, ``dose.dcm`` (RT Dose; in % of the maximum where the number of
+    photons is not known), ``dose.npz`` (dose, uncertainty and batches), ``records.json``, ``state.npz``.
 
     Parameters
     ----------
@@ -208,13 +208,12 @@ def _write_all(result: SimulationResult, folder: Path) -> list[Path]:
     dose = result.to_dose_map(name="simulation")
     uncertainty = DoseMap(dose_gy=result.uncertainty_gy, grid=result.grid, unit=result.unit)
     single = replace(dose, uncertainty_gy=None, batches_gy=None)
+    plan = single
+    if result.unit != "Gy":
+        plan = replace(single, dose_gy=100 * single.dose_gy / max(single.max_gy, 1e-300), unit="relative")
+    maps = {"dose.mha": single, "uncertainty.mha": uncertainty, "dose.dcm": plan, "dose.npz": dose}
     written = []
-    for name, each in (
-        ("dose.mha", single),
-        ("uncertainty.mha", uncertainty),
-        ("dose.dcm", single),
-        ("dose.npz", dose),
-    ):
+    for name, each in maps.items():
         write_dose(each, folder / name)
         written.append(folder / name)
     table = {"records": result.records(), "limits": list(result.limits), "summary": result.summary()}

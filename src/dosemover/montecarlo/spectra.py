@@ -176,7 +176,13 @@ def read_spectrum(path: str | PathLike[str]) -> Spectrum:
     DataFormatError
         When the file is neither.
     """
-    lines = [line.split("#")[0].replace(",", " ").strip() for line in Path(path).read_text().splitlines()]
+    try:
+        text = Path(path).read_text(encoding="latin-1")
+    except OSError as error:
+        raise DataFormatError(
+            f"the spectrum file {path} cannot be read: {error.strerror}. The source has no energies. Check the path."
+        ) from error
+    lines = [line.split("#")[0].replace(",", " ").strip() for line in text.splitlines()]
     try:
         rows: ArrayLike = [[float(word) for word in line.split()] for line in lines if line]
         table = np.array(rows)

@@ -117,7 +117,7 @@ def check_sources(config: SimulationConfig, box: NDArray[np.float64]) -> None:
             )
         source_kernels.box_distances(sampled, box, distance)
         if np.all(distance == source_kernels.MISSED):
-            low, high = box[:3], box[:3] + box[3:6] * box[6:]
+            low, high = box[:3], box[:3] + box[3:6] * box[6:9]
             raise InputError(
                 f"source {n + 1} of {len(config.sources)} misses the phantom: none of 4096 photons, which "
                 f"start "

@@ -180,7 +180,8 @@ def read_spectrum(path: str | PathLike[str]) -> Spectrum:
         text = Path(path).read_text(encoding="latin-1")
     except OSError as error:
         raise DataFormatError(
-            f"the spectrum file {path} cannot be read: {error.strerror}. The source has no energies. Check the path."
+            f"the spectrum file {path} cannot be read: {error.strerror}. The source has no energies. Check "
+            f"the path."
         ) from error
     lines = [line.split("#")[0].replace(",", " ").strip() for line in text.splitlines()]
     try:

@@ -1,0 +1,179 @@
+"""Cross sections, materials and phantoms against NIST, other programs and geometry."""
+
+import numpy as np
+import pytest
+
+import dosemover.montecarlo as mc
+from dosemover.errors import InputError
+from dosemover.grid import Grid
+from dosemover.montecarlo.materials import elements, material_library, photon_tables
+
+
+def klein_nishina_transfer(energy_mev):
+    """Mean share of the photon's energy that a free electron takes: numerical integral of Klein-Nishina."""
+    k = energy_mev / 0.51099895
+    cosine = np.linspace(-1, 1, 20001)
+    ratio = 1 / (1 + k * (1 - cosine))
+    density = ratio**2 * (ratio + 1 / ratio - 1 + cosine**2)
+    return np.trapezoid(density * (1 - ratio), cosine) / np.trapezoid(density, cosine)
+
+
+def test_water_attenuates_as_nist_says():
+    water = material_library()["water"]
+    np.testing.assert_allclose(
+        water.attenuation_cm2_per_g([0.1, 1.0, 6.0]), [0.1707, 0.07072, 0.02770], rtol=5e-4
+    )
+
+
+def test_energy_transfer_of_water_is_near_nist_energy_absorption():
+    """NIST mu_en/rho (Hubbell & Seltzer 1995); mu_tr is larger by the bremsstrahlung, 3 % at 6 MeV."""
+    transfer = material_library()["water"].energy_transfer_cm2_per_g([0.03, 0.1, 1.0, 6.0])
+    np.testing.assert_allclose(transfer[:3], [0.1557, 0.02546, 0.03103], rtol=6e-3)
+    assert 1.0 < transfer[3] / 0.01806 < 1.04
+
+
+def test_recoil_fraction_of_nearly_free_electrons_is_that_of_klein_nishina():
+    for energy in (1.0, 6.0):
+        fraction = material_library()["water"].recoil_fraction([energy])[0]
+        assert fraction == pytest.approx(klein_nishina_transfer(energy), rel=2e-3)
+
+
+def test_vendored_rows_agree_with_fisx():
+    fisx = pytest.importorskip("fisx", reason="fisx is not installed: pip install fisx")
+    table = fisx.Elements()
+    table.initializeAsPyMca()
+    energy = np.array([5.0, 20.0, 60.0, 100.0])
+    for symbol in ("H", "C", "O", "Ca", "Fe"):
+        theirs = table.getMassAttenuationCoefficients(f"{symbol}1", energy.tolist())
+        mine = mc.Material(name=symbol, density_g_per_cm3=1.0, mass_fractions={symbol: 1.0})
+        np.testing.assert_allclose(mine.attenuation_cm2_per_g(energy / 1000), theirs["total"], rtol=0.02)
+
+
+def test_scattering_and_absorption_agree_with_xraylib():
+    xraylib = pytest.importorskip("xraylib", reason="xraylib is not installed: pip install xraylib")
+    energy = np.array([12.0, 25.0, 56.4, 110.0])
+    for symbol in ("C", "O", "Al", "Ca"):
+        z = elements()[symbol].number
+        mine = mc.Material(name=symbol, density_g_per_cm3=1.0, mass_fractions={symbol: 1.0})
+        for channel, function in (
+            ("photo", xraylib.CS_Photo),
+            ("incoherent", xraylib.CS_Compt),
+            ("coherent", xraylib.CS_Rayl),
+        ):
+            theirs = [function(z, e) for e in energy]
+            np.testing.assert_allclose(
+                mine.cross_section_cm2_per_g(channel, energy / 1000),
+                theirs,
+                rtol=0.01,
+                err_msg=f"{symbol} {channel}",
+            )
+
+
+def test_tables_of_the_kernels_are_those_of_the_material():
+    tables = photon_tables([material_library()["cortical_bone"]])
+    energy = np.array([0.0041, 0.03, 0.7, 5.0])
+    logs = tables.log_low + tables.log_step * np.arange(tables.section.shape[1])
+    total = np.interp(np.log(energy), logs, tables.section[0, :, 3])
+    expected = material_library()["cortical_bone"].attenuation_cm2_per_g(energy)
+    np.testing.assert_allclose(10 * total, expected, rtol=5e-4)
+
+
+def test_atoms_and_mass_fractions_give_the_same_water():
+    water = mc.Material.from_atoms(name="water", density_g_per_cm3=1.0, atoms={"H": 2, "O": 1})
+    assert water.mass_fractions["H"] == pytest.approx(0.111894, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"mass_fractions": {"H": 0.2, "O": 0.9}}, "sum to 1.1"),
+        ({"mass_fractions": {"H": -0.1, "O": 1.1}}, "must not be negative"),
+        ({"mass_fractions": {"U": 1.0}}, "holds U"),
+        ({"density_g_per_cm3": 0.0}, "`density_g_per_cm3`.*must be positive"),
+    ],
+)
+def test_impossible_materials_are_refused(change, match):
+    good = {"name": "x", "density_g_per_cm3": 1.0, "mass_fractions": {"H": 0.1119, "O": 0.8881}}
+    with pytest.raises(InputError, match=match):
+        mc.Material(**(good | change))
+
+
+def test_energies_outside_the_tables_are_refused():
+    with pytest.raises(InputError, match="60 MeV lies outside the tables"):
+        mc.Spectrum.mono(60.0)
+    with pytest.raises(InputError, match="must be of one length"):
+        mc.Spectrum(energy_mev=[0.1, 0.2], weight=[1.0])
+    with pytest.raises(InputError, match="not all 0"):
+        mc.Spectrum(energy_mev=[0.1], weight=[0.0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "volume"),
+    [("box", 20 * 30 * 40), ("ellipsoid", np.pi / 6 * 20 * 30 * 40), ("cylinder", np.pi / 4 * 20 * 30 * 40)],
+)
+def test_a_shape_keeps_its_volume_and_its_mass(kind, volume):
+    shape = mc.Shape(kind=kind, center_mm=(1.3, -0.7, 2.1), size_mm=(20.0, 30.0, 40.0))
+    phantom = mc.uniform("air", size_mm=60.0, voxel_mm=2.5)
+    inside = shape.fraction(phantom.grid) * phantom.grid.voxel_volume_mm3
+    assert inside.sum() == pytest.approx(volume, rel=3e-4)
+    filled = phantom.with_shape(shape, "water")
+    expected = phantom.mass_g + inside.sum() * 1e-3 * (1 - 0.0012048)
+    assert filled.mass_g == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_phantom_holds_the_tissues_that_it_promises():
+    def names(phantom):
+        return {phantom.materials[i].name for i in np.unique(phantom.material)}
+
+    assert names(mc.thorax(voxel_mm=8.0)) == {"air", "soft_tissue", "lung", "spongiosa", "cortical_bone"}
+    assert names(mc.head(voxel_mm=6.0)) == {"air", "soft_tissue", "cortical_bone", "brain"}
+    assert names(mc.cylinder("pmma", voxel_mm=10.0)) == {"air", "pmma"}
+    layers = mc.slabs([("water", 30.0), ("lung", 60.0, 0.35), ("cortical_bone", 30.0)], voxel_mm=10.0)
+    np.testing.assert_allclose(
+        layers.density_g_per_cm3[5, :, 5], [1.0] * 3 + [0.35] * 6 + [1.92] * 3, rtol=1e-6
+    )
+
+
+def test_density_maps_and_ct_numbers_choose_materials():
+    grid = Grid.regular(shape=(1, 1, 5), spacing_mm=(1.0, 1.0, 1.0))
+    phantom = mc.from_density(np.array([[[0.001, 0.3, 0.95, 1.05, 1.8]]]), grid=grid)
+    assert [phantom.materials[i].name for i in phantom.material[0, 0]] == [
+        "air",
+        "lung",
+        "adipose",
+        "soft_tissue",
+        "cortical_bone",
+    ]
+    ct = mc.from_ct(np.array([[[-1000, -700, -100, 40, 900]]]), grid=grid)
+    assert [ct.materials[i].name for i in ct.material[0, 0]] == [
+        "air",
+        "lung",
+        "adipose",
+        "soft_tissue",
+        "cortical_bone",
+    ]
+
+
+def test_impossible_phantoms_are_refused():
+    grid = Grid.regular(shape=(2, 2, 2), spacing_mm=(1.0, 1.0, 1.0))
+    good = {
+        "grid": grid,
+        "material": np.zeros((2, 2, 2), int),
+        "density_g_per_cm3": np.ones((2, 2, 2)),
+        "materials": ("water",),
+    }
+    uneven = Grid(x_edges_mm=[0, 1, 3], y_edges_mm=[0, 1, 2], z_edges_mm=[0, 1, 2])
+    for change, match in (
+        ({"grid": uneven}, "uneven along an axis"),
+        ({"material": np.ones((2, 2, 2), int)}, "indices 1 to 1, and there are 1"),
+        ({"density_g_per_cm3": -np.ones((2, 2, 2))}, "`density_g_per_cm3` must be finite"),
+        ({"materials": ("watter",)}, "did you mean 'water'"),
+    ):
+        with pytest.raises(InputError, match=match):
+            mc.Phantom(**(good | change))
+    with pytest.raises(InputError, match="ascending CT numbers"):
+        mc.HounsfieldTable(hu=(0.0, -1.0), density_g_per_cm3=(1.0, 2.0))
+    with pytest.raises(InputError, match="slabs need layers"):
+        mc.slabs([])
+    with pytest.raises(InputError, match="positive size"):
+        mc.Shape(kind="box", center_mm=(0, 0, 0), size_mm=(1.0, 0.0, 1.0))

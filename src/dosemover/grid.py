@@ -380,6 +380,8 @@ def conserve_transposed(values: ArrayLike, *, source: Grid, target: Grid) -> NDA
     array = target.check_array("values", values)
     if source.coincides_with(target):
         return array
+    from scipy.sparse import csr_array
+
     overlaps = [_overlap_matrix(s, t) for s, t in zip(source.edges_mm, target.edges_mm, strict=True)]
     return _apply_along([csr_array(m.T) for m in overlaps], array)
 

@@ -21,6 +21,9 @@ from dosemover.transport.result import TransportResult
 _SCALING = 0.9
 """Factor from one blur to the next on the way down."""
 
+_MEMORY = 6
+"""Iterates that the acceleration at the last blur combines; none where atoms show: it would not settle."""
+
 
 @dataclass(kw_only=True, eq=False)
 class _Level:
@@ -129,13 +132,50 @@ def _blurs(blur: float, extent: float) -> list[float]:
     return [blur * _SCALING**-k for k in range(n, 0, -1)] + [blur]
 
 
+class _Anderson:
+    """Anderson acceleration of the fixed-point iteration of one pair of potentials.
+
+    The next iterate is the combination of the last ones that would cancel the residual if it were linear, in
+    the norm weighted with the masses; forgotten where the residual grows.
+    """
+
+    def __init__(self, masses: NDArray[np.float64], memory: int) -> None:
+        self._root = np.sqrt(masses)
+        self._memory = memory
+        self._x: list[NDArray[np.float64]] = []
+        self._r: list[NDArray[np.float64]] = []
+        self._sizes: list[float] = []
+
+    def next(self, x: NDArray[np.float64], fixed: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Next iterate from x and its image under the plain iteration."""
+        if self._memory == 0:
+            return fixed
+        r = fixed - x
+        size = float(np.linalg.norm(self._root * r))
+        if self._sizes and size > 2 * min(self._sizes[-self._memory :]):
+            self._x, self._r = [], []
+        self._sizes.append(size)
+        self._x, self._r = [*self._x[-self._memory :], x], [*self._r[-self._memory :], r]
+        if len(self._r) < 2 or size == 0.0:
+            return fixed
+        steps = [self._root * (r - old) for old in self._r[:-1]]
+        gram = np.array([[np.vdot(p, q) for q in steps] for p in steps])
+        gram += np.eye(len(steps)) * 1e-12 * np.trace(gram)
+        target = np.array([np.vdot(p, self._root * r) for p in steps])
+        weights = np.linalg.lstsq(gram, target, rcond=None)[0]
+        for weight, old_x, old_r in zip(weights, self._x[:-1], self._r[:-1], strict=True):
+            fixed = fixed - weight * ((x - old_x) + (r - old_r))
+        return fixed
+
+
 def _rest(values: list[float]) -> float:
-    """What an infinite number of further steps would add, from the last three values, geometrically."""
-    if len(values) < 3:
+    """What further steps would add: the largest of the last changes, at the rate at which they fall."""
+    changes = np.abs(np.diff(values))
+    if changes.size < 6:
         return np.inf
-    first, second = values[-2] - values[-3], values[-1] - values[-2]
-    ratio = abs(second / first) if first != 0 else 0.0
-    return abs(second) * max(1.0, ratio / (1 - ratio)) if ratio < 1 else np.inf
+    last, before = float(changes[-3:].max()), float(changes[-6:-3].max())
+    ratio = (last / before) ** (1 / 3) if before > 0 else 0.0
+    return last / (1 - ratio) if ratio < 1 else np.inf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,10 +195,10 @@ class _Settings:
                     f"`{name}` must be positive, got {number}. The divergence is not defined without it. "
                     "Pass a length in mm, such as 5 (a tolerance: 1e-3)."
                 )
-        if self.max_iterations < 3:
+        if self.max_iterations < 7:
             raise InputError(
-                f"`max_iterations` must be at least 3, got {self.max_iterations}. Convergence is judged "
-                "from the last three values."
+                f"`max_iterations` must be at least 7, got {self.max_iterations}. Convergence is judged "
+                "from the last seven values."
             )
 
 
@@ -198,9 +238,13 @@ def _solve(
             p = solver.step(p, level, finer.centers, sigma)
             level = finer
         progress("Sinkhorn divergence", i / len(blurs) / 2)
-    values, converged = [], False
+    values: list[float] = []
+    converged = False
+    anderson = _Anderson(np.stack([level.a, level.b]), _MEMORY if blur >= _widest(pair.grid) / 2 else 0)
     while len(values) < max_iterations and not converged:
-        p = _average(p, solver.step(p, level, level.centers, blur))
+        new = _average(p, solver.step(p, level, level.centers, blur))
+        mixed = anderson.next(np.stack([p.ab, p.ba]), np.stack([new.ab, new.ba]))
+        p = replace(new, ab=mixed[0], ba=mixed[1])
         values.append(solver.divergence(p, level, blur))
         converged = _rest(values) <= tolerance * abs(values[-1]) + 1e-12 * extent**2
         progress("Sinkhorn divergence", 0.5 + len(values) / max_iterations / 2)
@@ -267,7 +311,7 @@ def sinkhorn_divergence(
     Raises
     ------
     InputError
-        Where the blur, the reach or the tolerance is not positive, or fewer than 3 iterations are allowed.
+        Where the blur, the reach or the tolerance is not positive, or fewer than 7 iterations are allowed.
 
     Notes
     -----
@@ -325,7 +369,8 @@ def sinkhorn_gradient(
     r"""Sinkhorn divergence (the square of `sinkhorn_divergence`) and its derivative with respect to the dose.
 
     By the envelope theorem, with potentials g_ab of b against a and g_bb of b against itself at cost |x-y|^2:
-    ``d S / d b = (g_ab - g_bb - its mean under b) / |b|``, at each voxel's middle.
+    ``d S / d b = (g_ab - g_bb - its mean under b) / |b|``, at each voxel's middle; unbalanced,
+    ``(rho + eps) (exp(-g_bb/rho) - exp(-g_ab/rho)) / |a_ref|``, rho = 2 reach^2, eps = 2 blur^2.
 
     Parameters
     ----------
@@ -356,11 +401,16 @@ def sinkhorn_gradient(
     else:
         rho = reach_mm**2
         change = np.exp(-p.bb / rho) * -np.expm1((p.bb - p.ba) / rho)
-        slope = 2 * (rho + blur_mm**2 / 2) * change / whole.reference_mass
+        slope = 2 * (rho + blur_mm**2) * change / whole.reference_mass
     gradient = to_evaluated_dose(
         slope * volume, reference=reference, evaluated=evaluated, mask=mask, weight=weight
     )
     return 2 * outcome.divergence, gradient
+
+
+def _widest(grid: Grid) -> float:
+    """Width of the widest voxel along axes with more than one [mm]."""
+    return max((float(grid.widths_mm[axis].max()) for axis in grid.extended_axes), default=0.0)
 
 
 def _status(outcome: _Outcome, blur: float, grid: Grid) -> str:
@@ -370,7 +420,7 @@ def _status(outcome: _Outcome, blur: float, grid: Grid) -> str:
         notes.append(
             f"not converged: value^2 may still change by {2 * outcome.rest:.2g} mm^2; raise `max_iterations`"
         )
-    widest = max((float(grid.widths_mm[axis].max()) for axis in grid.extended_axes), default=0.0)
+    widest = _widest(grid)
     if blur < widest / 2:
         notes.append(f"the blur of {blur:g} mm is below half a voxel ({widest:g} mm): atoms show")
     return "; ".join(notes) or "ok"

@@ -27,6 +27,8 @@ _EXPORTS = {
     "sobolev_w2": "dosemover.transport.sobolev",
     "wasserstein_1": "dosemover.transport.flat_norm",
     "wasserstein_1_gradient": "dosemover.transport.flat_norm",
+    "wasserstein_2": "dosemover.transport.wasserstein",
+    "wasserstein_2_gradient": "dosemover.transport.wasserstein",
 }
 """Public names and the module that each is imported from, at first use: kernels load slowly."""
 

@@ -151,9 +151,9 @@ def _jump(left, right, wide, n2, scale, out):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def shape_bounds(low, high, c, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, hess, smooth, jump):
-    """Bounds over each voxel from Bezier nets: |grad w|, |D2 w|, |D3 w| inside, jump of D2 w at upper faces / h.
+    """Bounds over each voxel from Bezier nets: |grad w|, |D2 w|, |D3 w| inside, jumps of D2 w over h.
 
-    b are Bezier tables, s tables of the second derivative of coefficients along an axis.
+    The jumps are those at the voxel's upper faces. b are Bezier tables, s tables of the second derivative of coefficients along an axis.
     """
     n0, n1, n2 = c.shape
     np0 = 3 if n0 > 1 else 1
@@ -549,8 +549,8 @@ def _remainders(f, inv, g, hess, smooth, jump, kick, crude, widest, finest, out)
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def half_steps(
-    low, high, c, a, b, blocks, t0, t1, t2, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, near, hess, smooth, jump,
-    scales, K, uneven, partial, excess,
+    low, high, c, a, b, blocks, t0, t1, t2, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, near, hess, smooth,
+    jump, scales, K, uneven, partial, excess,
 ):  # fmt: skip
     """Certified sums over voxels of a p + b q at each multiple of w; a, b constant in blocks of voxels.
 
@@ -640,3 +640,102 @@ def half_steps(
                     partial[i, s] += total / (ih[0] * ih[1] * ih[2])
                     if s == 0 and kin > 0:
                         excess[i, j, k] = min(max(lost / ((A + B) * kin), 0.0), 1e4)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def grow_tree(inv, dust, order, parent, head, following, main):
+    """Spanning tree of the voxels with inv > 0, densest first, so that thin voxels hang on dense ones.
+
+    ``parent`` must start at -1; ``head`` holds one stack for each factor of two of density, the stacks from
+    ``dust`` on being dust. ``main`` marks what the densest voxel of a part reaches without crossing dust.
+    Returns the number of voxels in ``order``.
+    """
+    n0, n1, n2 = inv.shape
+    flat = inv.ravel()
+    top = np.inf
+    for v in range(flat.size):
+        if flat[v] > 0 and flat[v] < top:
+            top = flat[v]
+    count = 0
+    levels = head.size
+    for stage in range(2):
+        for seed in range(flat.size):
+            if flat[seed] <= 0 or parent[seed] != -1 or (stage == 0 and flat[seed] > 2 * top):
+                continue
+            parent[seed] = seed
+            main[seed] = 1
+            head[:] = -1
+            head[0] = seed
+            following[seed] = -1
+            level = 0
+            while level < levels:
+                v = head[level]
+                if v < 0:
+                    level += 1
+                    continue
+                head[level] = following[v]
+                order[count] = v
+                count += 1
+                i = v // (n1 * n2)
+                j = (v // n2) % n1
+                k = v % n2
+                for side in range(6):
+                    ii = i + (1 if side == 0 else (-1 if side == 1 else 0))
+                    jj = j + (1 if side == 2 else (-1 if side == 3 else 0))
+                    kk = k + (1 if side == 4 else (-1 if side == 5 else 0))
+                    if ii < 0 or ii >= n0 or jj < 0 or jj >= n1 or kk < 0 or kk >= n2:
+                        continue
+                    u = (ii * n1 + jj) * n2 + kk
+                    if flat[u] <= 0 or parent[u] != -1:
+                        continue
+                    parent[u] = v
+                    at = min(max(int(np.log2(flat[u] / top)), 0), levels - 1)
+                    main[u] = 1 if main[v] == 1 and at < dust else 0
+                    following[u] = head[at]
+                    head[at] = u
+                    level = min(level, at)
+    return count
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def gather_on_main(order, parent, main, flow):
+    """Carry what lies off the main parts along the tree onto them; flow becomes 0 off them."""
+    for place in range(order.size - 1, -1, -1):
+        v = order[place]
+        if main[v] == 0:
+            flow[parent[v]] += flow[v]
+            flow[v] = 0.0
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def settle_residual(flow, inv, v0, v1, v2, order, parent):
+    """Bound of the energy of the tree's flux that carries the residual away, and the largest mass left over.
+
+    On entry flow holds the residual, on exit the flux towards each parent.
+    """
+    _, n1, n2 = inv.shape
+    flat = inv.ravel()
+    cost = 0.0
+    left = 0.0
+    for place in range(order.size - 1, -1, -1):
+        v = order[place]
+        u = parent[v]
+        t = flow[v]
+        if u == v:
+            left = max(left, abs(t))
+            continue
+        flow[u] += t
+        i = v // (n1 * n2)
+        j = (v // n2) % n1
+        k = v % n2
+        if u // n2 == v // n2:
+            width = v2[k] * flat[v] + v2[u % n2] * flat[u]
+            area = v0[i] * v1[j]
+        elif u // (n1 * n2) == i:
+            width = v1[j] * flat[v] + v1[(u // n2) % n1] * flat[u]
+            area = v0[i] * v2[k]
+        else:
+            width = v0[i] * flat[v] + v0[u // (n1 * n2)] * flat[u]
+            area = v1[j] * v2[k]
+        cost += 0.5 * t * t * width / area
+    return cost, left

@@ -263,7 +263,7 @@ def dose_movers_distance(
     report("estimate", 0.0)
     estimate = mover_estimate(problem, space, tolerance=tolerance)
     notes = [] if estimate.solution.converged else ["the estimate did not converge"]
-    interval = _Interval(None, None)
+    interval = Interval(None, None)
     if bounds:
         interval = _interval(problem, space, estimate, refine, halve, report, notes)
     value = float(np.sqrt(estimate.squared))
@@ -294,7 +294,7 @@ def dose_movers_distance(
 
 
 @dataclass(frozen=True)
-class _Interval:
+class Interval:
     """Certified ends [mm]; None where a side is missing."""
 
     lower: float | None
@@ -315,10 +315,10 @@ def _interval(
     halve: bool,
     report: Progress,
     notes: list[str],
-) -> _Interval:
+) -> Interval:
     """Both bounds from the estimate's potential; an interrupt keeps what there is."""
     if estimate.squared == 0.0 and not np.any(problem.a != problem.b):
-        return _Interval(0.0, 0.0)
+        return Interval(0.0, 0.0)
     lower = upper = search = None
     try:
         report("upper bound", 0.3)
@@ -345,7 +345,7 @@ def _interval(
         notes.append("interrupted: the interval is the best so far")
     if search is not None:
         lower = float(np.sqrt(search.best / problem.mass))
-    return _Interval(lower, upper)
+    return Interval(lower, upper)
 
 
 def _halved_upper_bound(problem: MoverProblem, space: SplineSpace, u: NDArray[np.float64]) -> float:

@@ -20,8 +20,8 @@ _LARGEST_EXCESS = 3.0
 _SCALES = (1.0, 0.92, 0.8)
 """Multiples of a potential that are certified in one pass."""
 
-_FLOOR = 1e-7
-"""Smallest mobility over the largest."""
+_FLOOR = 1e-4
+"""Smallest mobility over the largest: dose too thin to matter does not slow the solver down."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

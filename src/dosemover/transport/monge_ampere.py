@@ -4,8 +4,8 @@ The half-steps of w bring a and b together half-way: with z = x - grad w(z)/2 = 
 
     rho_a(z) = a(z + grad w/2) det(1 + D^2 w/2) exp(-2 w/K - |grad w|^2/2K),   rho_b likewise with -w,
 
-and the dual functional is stationary where rho_a = rho_b (a Monge-Ampere equation in symmetric form). A Newton
-step solves -div(rho grad d) + rho d / L^2 = rho_a - rho_b, rho their mean.
+and the dual functional is stationary where rho_a = rho_b (a Monge-Ampere equation in symmetric form). A
+Newton step solves -div(rho grad d) + rho d / L^2 = rho_a - rho_b, rho their mean.
 """
 
 from __future__ import annotations
@@ -25,6 +25,12 @@ _FLOOR = 1e-4
 
 _COARSEST = 14
 """Voxels along an axis below which grids are not coarsened further."""
+
+_STALLED = 0.05
+"""Mismatch above which a coarse Newton solution is not trusted."""
+
+_BACKGROUNDS = tuple(float(x) for x in np.geomspace(10, 1e-3, 17))
+"""Backgrounds of the continuation, over the mean density."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +69,8 @@ def middle_densities(
     middles = [(e[1:] + e[:-1]) / 2 for e in edges]
     penalty = min(4 * length_mm**2, 1e30)
     each_slab(
-        kernels.push_to_middle, a.shape[0], a.size, w, a, b, *edges, *middles, *_center_tables(space), penalty, ra, rb
+        kernels.push_to_middle, a.shape[0], a.size, w, a, b, *edges, *middles, *_center_tables(space), penalty,
+        ra, rb,
     )  # fmt: skip
     if np.isinf(length_mm):
         volume = space.grid.voxel_volume_mm3
@@ -162,8 +169,9 @@ def midpoint_potential(
     """Midpoint potential from coarse grids to the finest, for displacements of many voxels."""
     coarse = _coarser(grid)
     space = SplineSpace(grid)
+    more = steps
     if coarse is None:
-        start, more = np.zeros(grid.shape), 3 * steps
+        start = _continued(space, a, b, length_mm=length_mm, steps=3 * steps)
     else:
         below = midpoint_potential(
             coarse,
@@ -173,8 +181,32 @@ def midpoint_potential(
             steps=2 * steps,
             tolerance=tolerance,
         )
-        start, more = _prolonged(below.w, coarse, grid), steps
+        start = _prolonged(below.w, coarse, grid)
     return midpoint_newton(space, a, b, start, length_mm=length_mm, steps=more, tolerance=tolerance)
+
+
+def _continued(
+    space: SplineSpace,
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    *,
+    length_mm: float,
+    steps: int,
+) -> NDArray[np.float64]:
+    """Potential on a coarse grid; where Newton stalls, a background is added and taken away in stages."""
+    zero = np.zeros(space.grid.shape)
+    found = midpoint_newton(space, a, b, zero, length_mm=length_mm, steps=steps)
+    if found.mismatch < _STALLED:
+        return found.w
+    w, level = zero, float(np.mean(a))
+    for share in _BACKGROUNDS:
+        trial = midpoint_newton(
+            space, a + share * level, b + share * level, w, length_mm=length_mm, steps=steps
+        )
+        if trial.mismatch > _STALLED:
+            break
+        w = trial.w
+    return w
 
 
 def _prolonged(w: NDArray[np.float64], coarse: Grid, grid: Grid) -> NDArray[np.float64]:

@@ -86,7 +86,7 @@ def _machine() -> dict[str, str]:
         try:
             lines[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            lines[package] = f"not installed (pip install 'dosemover[{extra}]')"
+            lines[package] = f"not installed (pip install 'dosemover\\[{extra}]')"
     memory = available_memory_bytes()
     lines["cores"] = found["cores"]
     lines["free memory"] = "unknown" if memory is None else f"{memory / 2**30:.1f} GiB"

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dosemover.dose import DoseMap
 
 if TYPE_CHECKING:
     from dosemover.comparison.result import ComparisonResult, MetricResult
+
+
+_FILE_WIDTH = 140
+"""Width of the table in characters where it does not go to a terminal."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -22,12 +27,25 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def print_result(result: ComparisonResult) -> None:
-    """Print maps, verdict, metrics and DVH values."""
+    """Print maps, verdict, metrics, notes and DVH values."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_FILE_WIDTH)
     _print_maps(console, result)
     console.print(_metric_table(result))
+    _print_notes(console, result)
     if result.structures:
         console.print(_structure_table(result))
+
+
+def _print_notes(console: Console, result: ComparisonResult) -> None:
+    """Every status that says more than "ok", once for all metrics that share it."""
+    notes: dict[str, list[str]] = {}
+    for metric in result.metrics.values():
+        if metric.status != "ok":
+            notes.setdefault(metric.status, []).append(metric.key)
+    for status, keys in notes.items():
+        console.print(f"[dim]{escape(', '.join(keys))}: {escape(status)}[/]", soft_wrap=True)
 
 
 def _print_maps(console: Console, result: ComparisonResult) -> None:
@@ -45,8 +63,6 @@ def _print_maps(console: Console, result: ComparisonResult) -> None:
 
 def _map_line(dose: DoseMap) -> str:
     """Name, grid and maximum of one map."""
-    from rich.markup import escape
-
     shape = " x ".join(str(n) for n in dose.grid.shape[::-1])
     spacing = " x ".join("uneven" if s is None else f"{s:.4g}" for s in dose.grid.spacing_mm)
     return f"{escape(dose.name or 'array')}  {shape} voxels of {spacing} mm, maximum {dose.max_gy:.4g} Gy"
@@ -59,23 +75,19 @@ def _metric_table(result: ComparisonResult) -> Table:
     with_floor = any(m.floor is not None for m in metrics)
     with_p = any(m.p is not None or m.z is not None for m in metrics)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("metric", no_wrap=True)
-    table.add_column("value", justify="right")
-    table.add_column("unit")
-    if with_interval:
-        table.add_column("interval", justify="right")
-    if with_floor:
-        table.add_column("noise alone", justify="right")
-    if with_p:
-        table.add_column("z", justify="right")
-        table.add_column("p", justify="right")
-    table.add_column("", style="dim", overflow="fold")
+    table.add_column("metric", overflow="fold")
+    headings = ["value", "unit"]
+    headings += ["interval"] if with_interval else []
+    headings += ["noise alone"] if with_floor else []
+    headings += ["z", "p"] if with_p else []
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "unit" else "right", no_wrap=True)
     for metric in metrics:
         row = [metric.key, number(metric.value), metric.unit]
         row += [_interval(metric)] if with_interval else []
         row += [_floor(metric)] if with_floor else []
         row += [number(metric.z, 3), _p(metric)] if with_p else []
-        table.add_row(*row, "" if metric.status == "ok" else metric.status)
+        table.add_row(*row)
     return table
 
 
@@ -111,7 +123,7 @@ def _structure_table(result: ComparisonResult) -> Table:
     for column in columns:
         table.add_column(column, justify="right")
     for name, values in result.structures.items():
-        table.add_row(name, *(_pair(values.get(column)) for column in columns))
+        table.add_row(escape(name), *(_pair(values.get(column)) for column in columns))
     return table
 
 

@@ -15,7 +15,7 @@ EXIT_DONE, EXIT_LIMIT, EXIT_INPUT, EXIT_NOT_CONVERGED, EXIT_INTERRUPTED = 0, 1, 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of every command; each command's module is imported when it runs."""
-    from dosemover.cli import compare, convert, demo, doctor, info
+    from dosemover.cli import compare, convert, demo, doctor, info, moments
 
     parser = argparse.ArgumentParser(
         prog="dosemover",
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dosemover {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (compare, info, convert, demo, doctor):
+    for module in (compare, info, convert, moments, demo, doctor):
         module.add_parser(commands)
     return parser
 

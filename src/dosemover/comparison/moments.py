@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dosemover import moments
 from dosemover.comparison.context import ComparisonContext
@@ -36,8 +37,6 @@ def _galerkin(key: str, found: TransportResult) -> MetricResult:
         key=key,
         value=found.value,
         unit="mm",
-        lower=found.lower,
-        upper=found.upper,
         floor=floor,
         floor_sd=deviation,
         z=(found.value - floor) / deviation if deviation else None,
@@ -48,9 +47,37 @@ def _galerkin(key: str, found: TransportResult) -> MetricResult:
 
 
 def _moment_w2(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
-    """W_2 from moments."""
-    found = moments.moment_w2(reference=context.reference, evaluated=context.evaluated)
-    yield _galerkin("moment_w2_mm", found)
+    """W_2 from moments, inside the tightest cheap interval."""
+    estimate = _galerkin(
+        "moment_w2_mm", moments.moment_w2(reference=context.reference, evaluated=context.evaluated)
+    )
+    if context.values_only:
+        yield estimate
+        return
+    thorough = not {"all", "moment_w2", "moment_w2_mm"}.isdisjoint(context.settings.metrics)
+    found = moments.w2_bounds(
+        reference=context.reference, evaluated=context.evaluated, smooth_dual=thorough, flux=thorough
+    )
+    yield _inside(estimate, found, upper=thorough)
+
+
+def _inside(estimate: MetricResult, found: moments.W2Bounds, *, upper: bool) -> MetricResult:
+    """The estimate with its interval; a value outside stays and the status says so."""
+    assert estimate.value is not None
+    high = found.upper_mm if upper else None
+    notes = [] if estimate.status == "ok" else [estimate.status]
+    if estimate.value < found.lower_mm:
+        notes.append(f"the estimate lies below the certified bound {found.lower_mm:.4g} mm")
+    if high is not None and estimate.value > high:
+        notes.append(f"the estimate lies above the certified bound {high:.4g} mm")
+    active = {"active_lower": found.active_lower, "active_upper": found.active_upper if upper else None}
+    return replace(
+        estimate,
+        lower=found.lower_mm,
+        upper=high,
+        settings=dict(estimate.settings) | active,
+        status="; ".join(notes) or "ok",
+    )
 
 
 def _moment_dmd(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:

@@ -23,6 +23,7 @@ from dosemover.transport.line import line_w2_squared
 from dosemover.transport.measure import MeasurePair, Weight, measure_pair
 
 Side = Literal["lower", "upper"]
+_Task = tuple[str, Side, Callable[[], float]]
 
 _TALLY_DEGREE = 16
 
@@ -176,13 +177,14 @@ def w2_bounds(
     report = progress or no_progress
     pair = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight).normalized()
     problem = _Problem(pair, _TALLY_DEGREE)
-    tasks: list[tuple[str, Side, Callable[[], float]]] = [
+    tasks: list[_Task] = [
         ("mean_shift", "lower", problem.mean_shift),
         ("gaussian", "lower", problem.gaussian),
         ("axis_marginals", "lower", problem.axis_marginals),
         ("independent", "upper", problem.independent),
     ]
-    tasks += [(f"moment_sos_{r}", "lower", problem.sos(r)) for r in range(2, order + 1)]
+    for r in range(2, order + 1):
+        tasks.append((f"moment_sos_{r}", "lower", problem.sos(r)))
     if smooth_dual:
         tasks.append(("smooth_dual", "lower", problem.smooth_dual))
     if flux:
@@ -224,13 +226,13 @@ class _Problem:
         self.gaussians = tuple(gaussian_moments(d, pair.grid) for d in (pair.a, pair.b))
         self.degree = degree
 
-    def tallies(self, boxes: tuple[Box, Box]) -> dict[str, MomentTally]:
+    def tallies(self, boxes: tuple[Box, Box]) -> tuple[MomentTally, MomentTally]:
         """Moments of both measures on a box each."""
         one, two = (
             tally_density(density, self.pair.grid, box_mm=box, degree=self.degree)
             for density, box in zip((self.pair.a, self.pair.b), boxes, strict=True)
         )
-        return {"reference": one, "evaluated": two}
+        return one, two
 
     def mean_shift(self) -> float:
         """Distance of the means."""
@@ -259,21 +261,26 @@ class _Problem:
 
         def compute() -> float:
             boxes = (own_box(self.pair.a, self.pair.grid), own_box(self.pair.b, self.pair.grid))
-            return moment_sos(**self.tallies(boxes), order=order).lower_mm
+            one, two = self.tallies(boxes)
+            return moment_sos(reference=one, evaluated=two, order=order).lower_mm
 
         return compute
 
     def smooth_dual(self) -> float:
         """The half-step bound of a smooth potential; NaN where it certifies nothing."""
         box = self.pair.grid.box_mm
-        found = smooth_dual_bound(self.pair, **self.tallies((box, box)))
+        one, two = self.tallies((box, box))
+        found = smooth_dual_bound(self.pair, reference=one, evaluated=two)
         return found.lower_mm if found else np.nan
 
     def flux(self) -> float:
         """Benamou-Brenier bound."""
-        from dosemover.transport.flux import balanced_flux_bound
+        from dosemover.transport.bounds import balanced_upper_bound
 
-        return balanced_flux_bound(self.pair)
+        pair = self.pair
+        if pair.grid.n_voxels == 1 or not np.any(pair.a != pair.b):
+            return 0.0
+        return float(np.sqrt(balanced_upper_bound(pair.a, pair.b, pair.grid).squared))
 
 
 def independent_plan_mm(first: GaussianMoments, second: GaussianMoments) -> float:

@@ -40,7 +40,8 @@ def legendre_derivatives(t: ArrayLike, degree: int, order: int) -> NDArray[np.fl
     coefficients = np.diag(np.sqrt(2 * np.arange(degree + 1) + 1))
     if order > degree:
         return np.zeros((x.size, degree + 1))
-    return np.polynomial.legendre.legval(x, np.polynomial.legendre.legder(coefficients, order)).T
+    derivatives = np.polynomial.legendre.legder(coefficients, order)
+    return np.asarray(np.polynomial.legendre.legval(x, derivatives).T, dtype=np.float64)
 
 
 def interval_integrals(edges: ArrayLike, degree: int) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dosemover.moments.gaussian import stacked_bures_squared, central_moments
+from dosemover.moments.gaussian import central_moments, stacked_bures_squared
 from dosemover.moments.legendre import total_degree_indices
 from dosemover.moments.moment_sos import moment_sos
 from dosemover.moments.relaxation import Basis

@@ -14,12 +14,18 @@ from dosemover.moments.tally import MomentTally
 from dosemover.transport.measure import MeasurePair
 
 _DEGREES = (4, 8)
-_DAMPINGS = (3e-4, 3e-3, 1e-2, 3e-2)
+_DAMPINGS = (3e-4, 3e-3, 1e-2, 2e-2, 4e-2)
 """Weights of the curvature of the potential that are tried: rough changes need more."""
 
 _SCALES = (1.05, 1.0, 0.9)
 _COARSE = 32
 """Cells along an axis of the grid on which potentials are compared."""
+
+_FINALISTS = 3
+"""Potentials that are certified on the voxels until one keeps its promise."""
+
+_KEPT = 0.8
+"""Share of the bound on cells that the bound on voxels must keep."""
 
 _MARGIN = 3
 """Voxels without dose around the box: the spline is flat at its border, and may not be so inside."""
@@ -68,30 +74,31 @@ def smooth_dual_bound(
     *Definition*: the potential u minimises the midpoint Galerkin energy plus ``damping`` times the
     integral of its squared second derivatives; half-steps of the quadratic spline w that
     interpolates -u make a feasible dual pair (`transport.bounds`). Potentials are compared on cells
-    that merge voxels; the winner alone is certified, on the voxels. *Limits*: needs curvatures of w
-    below 2, so displacements that vary by less than their distance. *Cost*: one pass over the maps.
+    that merge voxels; the best is certified on the voxels, the next where it fails there.
+    *Limits*: needs curvatures of w below 2, so displacements that vary by less than their distance. *Cost*: one pass over the maps.
     """
     if max(pair.grid.shape) < 2 * _MARGIN:
         return None
     limit = reference.degree // 2
     degrees = sorted({min(degree, limit) for degree in _DEGREES})
     coarse = _padded(_merged(pair, _COARSE))
-    best: tuple[float, int, float, float] | None = None
+    tried: list[tuple[float, int, float, float]] = []
     for degree in degrees:
         for damping in _DAMPINGS:
             u = damped_potential(reference, evaluated, degree, damping)
             bounds = _certify(coarse, u, degree, reference, _SCALES)
             top = int(np.argmax(bounds))
-            if bounds[top] > (best[0] if best else 0.0):
-                best = float(bounds[top]), degree, damping, _SCALES[top]
-    if best is None:
-        return None
-    _, degree, damping, scale = best
-    u = damped_potential(reference, evaluated, degree, damping)
-    squared = float(_certify(_padded(pair), u, degree, reference, (scale,))[0])
-    if squared <= 0:
-        return None
-    return SmoothDual(lower_mm=float(np.sqrt(squared)), degree=degree, damping=damping, scale=scale)
+            tried.append((float(bounds[top]), degree, damping, _SCALES[top]))
+    tried.sort(reverse=True)
+    whole = _padded(pair)
+    for promise, degree, damping, scale in tried[:_FINALISTS]:
+        if promise <= 0:
+            break
+        u = damped_potential(reference, evaluated, degree, damping)
+        squared = float(_certify(whole, u, degree, reference, (scale,))[0])
+        if squared > _KEPT * promise:
+            return SmoothDual(lower_mm=float(np.sqrt(squared)), degree=degree, damping=damping, scale=scale)
+    return None
 
 
 def damped_potential(

@@ -1,0 +1,104 @@
+"""The certified interval of W_2 from everything cheap."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dosemover.dose import DoseMap
+from dosemover.errors import InputError
+from dosemover.moments import w2_bounds
+from moment_maps import beam, box_map
+from strategies import dose_maps
+
+
+def values(found, side):
+    return {b.name: b.value_mm for b in found.bounds if b.side == side}
+
+
+def test_a_range_change_is_held_within_two_percent():
+    # converged one-dimensional transport of the same depth profile: 4.53 mm on these voxels
+    found = w2_bounds(reference=beam(), evaluated=beam(edge=0.38))
+    assert found.gap < 0.02
+    assert found.lower_mm <= 4.53 <= found.upper_mm
+    assert found.active_upper == "flux"
+
+
+def test_every_lower_bound_lies_below_every_upper_bound():
+    found = w2_bounds(reference=beam(), evaluated=beam(edge=lambda y: 0.3 + 0.15 * np.tanh(y / 0.2)), order=3)
+    lower, upper = values(found, "lower"), values(found, "upper")
+    known = [v for v in lower.values() if v is not None]
+    assert max(known) <= min(v for v in upper.values() if v is not None)
+    assert lower["mean_shift"] <= lower["gaussian"] <= lower["moment_sos_2"] <= lower["moment_sos_3"]
+    assert found.active_lower == "moment_sos_3"
+    assert found.summary()["active_lower"] == "moment_sos_3"
+
+
+def test_a_translated_box_reads_its_shift_at_the_lower_end():
+    found = w2_bounds(reference=box_map((2, 2, 2), (8, 8, 8)), evaluated=box_map((2, 2, 4), (8, 8, 10)))
+    assert found.lower_mm == pytest.approx(8.0, rel=1e-9)
+    assert found.upper_mm >= 8.0
+
+
+def test_separated_boxes_are_bounded_by_the_independent_plan():
+    one, two = box_map((0, 0, 0), (2, 2, 2)), box_map((0, 0, 10), (2, 2, 12))
+    found = w2_bounds(reference=one, evaluated=two)
+    # boxes of side 8 mm, 40 mm apart: variance 8^2/12 an axis and map
+    assert found.active_upper == "independent"
+    assert found.upper_mm == pytest.approx(np.sqrt(40.0**2 + 6 * 8.0**2 / 12))
+    assert found.lower_mm == pytest.approx(40.0)
+
+
+def test_equal_maps_have_an_interval_of_nothing():
+    found = w2_bounds(reference=beam(16), evaluated=beam(16).scaled(2.0))
+    assert found.lower_mm == pytest.approx(0.0, abs=1e-5)
+    assert found.upper_mm == pytest.approx(0.0, abs=1e-5)
+
+
+def one_dimensional(rng, n=24):
+    """Two rows of voxels; exact W_2 from piecewise-linear quantiles, written out here once more."""
+    a, b = rng.random(n) ** 3 + 0.01, rng.random(n) ** 3 + 0.01
+    levels = [np.concatenate([[0], np.cumsum(d) / d.sum()]) for d in (a, b)]
+    t = np.arange(n + 1) * 2.0
+    q = np.union1d(*levels)
+    gap = np.diff([np.interp(q, level, t) for level in levels], axis=0)[0]
+    squares = (gap[1:] ** 2 + gap[1:] * gap[:-1] + gap[:-1] ** 2) / 3
+    return a, b, np.sqrt(np.sum(np.diff(q) * squares))
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10_000))
+def test_the_interval_holds_the_exact_distance_of_rows_of_voxels(seed):
+    a, b, exact = one_dimensional(np.random.default_rng(seed))
+    one, two = (DoseMap.from_array(d[None, None, :], spacing_mm=(2.0, 2.0, 2.0)) for d in (a, b))
+    found = w2_bounds(reference=one, evaluated=two)
+    for name, value in values(found, "lower").items():
+        assert value is None or value <= exact * (1 + 1e-9), name
+    for name, value in values(found, "upper").items():
+        assert value is None or value >= exact * (1 - 1e-9), name
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_the_interval_is_never_empty(data):
+    one = data.draw(dose_maps())
+    two = data.draw(dose_maps(grid=one.grid))
+    found = w2_bounds(reference=one, evaluated=two)
+    assert found.lower_mm <= found.upper_mm * (1 + 1e-9) + 1e-6
+
+
+def test_parts_can_be_left_out():
+    found = w2_bounds(reference=beam(16), evaluated=beam(16, 0.38), order=0, smooth_dual=False, flux=False)
+    assert set(values(found, "lower")) == {"mean_shift", "gaussian", "axis_marginals"}
+    assert found.active_upper == "independent"
+
+
+def test_a_negative_order_is_refused():
+    with pytest.raises(InputError, match="`order` must not be negative"):
+        w2_bounds(reference=beam(8), evaluated=beam(8), order=-1)
+
+
+def test_maps_without_mass_are_refused():
+    empty = DoseMap.from_array(np.zeros((4, 4, 4)), spacing_mm=(2, 2, 2))
+    with pytest.raises(InputError, match="has no dose"):
+        w2_bounds(reference=beam(8), evaluated=empty)

@@ -1,6 +1,7 @@
 """The photon engine against closed forms, itself, and the AAPM TG-195 report."""
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -127,7 +128,7 @@ def test_rayleigh_angles_follow_thomson_times_the_squared_form_factor(energy):
     sampled = np.empty(200_000)
     rayleigh_angles(sampled.size, energy, tables.rayleigh, sampled)
     edges = np.concatenate([np.linspace(-1, 0.9, 20), np.linspace(0.9, 1, 21)[1:]])
-    fine = np.concatenate([np.linspace(a, b, 101)[:-1] for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    fine = np.concatenate([np.linspace(a, b, 101)[:-1] for a, b in itertools.pairwise(edges)])
     width = np.repeat(np.diff(edges) / 100, 100)
     middle = fine + width / 2
     momentum = energy * 1000 / KEV_ANGSTROM * np.sqrt((1 - middle) / 2)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from dosemover.errors import DataFormatError, InputError
 
-PHOTON = 1
-"""Particle type of photons in the format; 2 electrons, 3 positrons, 4 neutrons, 5 protons."""
+PHOTON, ELECTRON = 1, 2
+"""Particle types of the format; 3 positrons, 4 neutrons, 5 protons."""
 
 _VARIABLES = ("X", "Y", "Z", "U", "V", "W", "Weight")
 
@@ -122,9 +122,13 @@ def _photons(data: NDArray[np.void], stored: list[int], constants: list[float]) 
 
 
 def write_phase_space(
-    path: str | os.PathLike[str], particles: NDArray[np.float64], *, histories: int | None = None
+    path: str | os.PathLike[str],
+    particles: NDArray[np.float64],
+    *,
+    histories: int | None = None,
+    electrons: bool = False,
 ) -> Path:
-    """Write photons as an IAEA phase space.
+    """Write photons (or electrons) as an IAEA phase space.
 
     Parameters
     ----------
@@ -134,6 +138,8 @@ def write_phase_space(
         x, y, z [mm]; u, v, w; energy [MeV]; weight.
     histories : int, optional
         Source particles that they came from; their number by default.
+    electrons : bool
+        The particles are electrons and not photons.
 
     Returns
     -------
@@ -150,7 +156,8 @@ def write_phase_space(
         raise InputError(f"`particles` must have shape (n, 8), got {rows.shape}. There is nothing to write.")
     header, records = _paths(path)
     data = np.zeros(rows.shape[0], dtype=_record_type([1] * 7, 0, 0, "<"))
-    data["type"] = np.where(rows[:, 5] < 0, -PHOTON, PHOTON)
+    kind = ELECTRON if electrons else PHOTON
+    data["type"] = np.where(rows[:, 5] < 0, -kind, kind)
     data["E"] = rows[:, 6]
     for column, name in enumerate(("X", "Y", "Z")):
         data[name] = rows[:, column] / 10.0
@@ -169,7 +176,7 @@ def write_phase_space(
         "BYTE_ORDER": "1234",
         "ORIG_HISTORIES": str(rows.shape[0] if histories is None else histories),
         "PARTICLES": str(rows.shape[0]),
-        "PHOTONS": str(rows.shape[0]),
+        "ELECTRONS" if electrons else "PHOTONS": str(rows.shape[0]),
     }
     header.write_text("".join(f"${key}:\n{value}\n\n" for key, value in text.items()), encoding="ascii")
     return header

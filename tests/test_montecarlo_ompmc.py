@@ -1,0 +1,157 @@
+"""The ompMC adapter: textbook depth doses, EGSnrc as a third party, and its failures."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dosemover.montecarlo as mc
+from dosemover.errors import DosemoverError, InputError, MissingDependencyError
+from dosemover.montecarlo import ompmc as adapter
+
+needs_ompmc = pytest.mark.skipif(
+    adapter.find_spec("ompmc") is None, reason="ompMC is not installed: pip install 'dosemover[mc]'"
+)
+
+
+def mohan_6mv():
+    import ompmc
+
+    return mc.read_spectrum(Path(os.path.dirname(ompmc.__file__)) / "spectra" / "mohan6.spectrum")
+
+
+def config(**changes):
+    tank = mc.water_tank(size_mm=120.0, voxel_mm=10.0, center_mm=(0.0, 60.0, 0.0))
+    beam = mc.Beam(spectrum=mc.Spectrum.mono(2.0), field_mm=50.0)
+    settings = {"phantom": tank, "sources": (beam,), "histories": 4000, "batches": 2, "engine": "ompmc"}
+    return mc.SimulationConfig(**(settings | changes))
+
+
+@needs_ompmc
+def test_a_beam_from_the_gantry_reaches_the_phantom_with_build_up():
+    seen = []
+    result = mc.simulate(config(histories=40000), progress=lambda _, fraction: seen.append(fraction))
+    assert seen == [0.5, 1.0]
+    depth = result.dose_gy[4:8, :, 4:8].mean(axis=(0, 2))
+    assert np.argmax(depth) in (0, 1, 2)
+    outside = result.dose_gy[:, :, 0].mean() / depth.max()
+    assert outside < 0.1
+    assert len(result.to_dose_map().batches_gy) == 2
+    assert result.tallies is None
+    assert "ompMC" in result.limits[0]
+    with pytest.raises(InputError, match="cannot be continued"):
+        mc.simulate(config(), resume=result)
+    with pytest.raises(InputError, match="built-in engine alone"):
+        result.energy_in()
+
+
+@needs_ompmc
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"options": {"particel": "photon"}}, "unknown key 'particel'.*'particle'"),
+        ({"options": {"particle": "muon"}}, "must be photon or electron"),
+        ({"estimator": "track_length"}, "belong to the built-in engine"),
+        (
+            {"phantom": mc.uniform("adipose", size_mm=50.0, voxel_mm=25.0)},
+            "no medium for the material 'adipose'",
+        ),
+    ],
+)
+def test_what_ompmc_cannot_do_is_said(change, match):
+    with pytest.raises(InputError, match=match):
+        mc.simulate(config(**change))
+
+
+@needs_ompmc
+def test_a_failing_or_endless_ompmc_is_one_clear_error():
+    with pytest.raises(DosemoverError, match="ompMC stopped with code"):
+        mc.simulate(config(options={"media": {"water": "NO_SUCH_MEDIUM"}}))
+    with pytest.raises(DosemoverError, match="did not finish batch 1"):
+        mc.simulate(config(histories=4_000_000, options={"timeout_s": 2}))
+
+
+def test_a_missing_ompmc_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(adapter, "find_spec", lambda _: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'dosemover\[mc\]'"):
+        mc.simulate(config())
+
+
+@needs_ompmc
+@pytest.mark.slow
+def test_depth_dose_of_a_6_mv_field_is_that_of_the_textbook():
+    """10 x 10 cm, SSD 90 cm: about 86, 66 and 36 % at 5, 10 and 20 cm of the maximum."""
+    tank = mc.water_tank(
+        size_mm=(300.0, 300.0, 300.0), voxel_mm=(10.0, 10.0, 5.0), center_mm=(0.0, 0.0, 150.0)
+    )
+    beam = mc.Beam(
+        spectrum=mohan_6mv(),
+        field_mm=100.0,
+        source_distance_mm=900.0,
+        isocenter_mm=(0.0, 0.0, 0.0),
+        direction=(0.0, 0.0, 1.0),
+    )
+    result = mc.simulate(config(phantom=tank, sources=(beam,), histories=2_000_000, batches=2))
+    depth = result.dose_gy[:, 12:18, 12:18].mean(axis=(1, 2))
+    at = {cm: depth[2 * cm - 1 : 2 * cm + 1].mean() for cm in (5, 10, 20)}
+    top = np.mean(np.sort(depth)[-3:])
+    for cm, percent in ((5, 86.0), (10, 66.0), (20, 36.3)):
+        assert 100 * at[cm] / top == pytest.approx(percent, abs=2.0)
+
+
+def egs_phantom(data_path):
+    """The phantom of the EGSnrc maps, from its description."""
+    facts = json.loads(data_path("mc_egsnrc/phantom.json").read_text())["phantom"]
+    phantom = mc.water_tank(size_mm=256.0, voxel_mm=4.0, center_mm=(0.0, 0.0, 128.0))
+    names = {"lung": "lung", "bone": "cortical_bone", "air": "air"}
+    for name, insert in facts["inserts"].items():
+        bounds = np.array([insert["x_mm"], insert["y_mm"], insert["z_mm"]])
+        shape = mc.Shape(kind="box", center_mm=bounds.mean(axis=1), size_mm=np.diff(bounds)[:, 0])
+        phantom = phantom.with_shape(shape, names[name], density_g_per_cm3=insert["density_g_cm3"])
+    return phantom
+
+
+def egs_dose(path):
+    with np.load(path) as data:
+        return data["batches"].astype(np.float64) * float(data["scale"])
+
+
+@needs_ompmc
+@pytest.mark.slow
+@pytest.mark.parametrize("beam_name", ["p", "e"])
+def test_ompmc_agrees_with_egsnrc_in_water_bone_and_lung(data_path, beam_name):
+    """Within 2 % of the maximum plus the combined uncertainty where the dose is above 20 %, air left out."""
+    phantom = egs_phantom(data_path)
+    theirs = np.concatenate([egs_dose(data_path(f"mc_egsnrc/{beam_name}{s}.npz")) for s in "AB"])
+    spectrum, distance, histories, options = mohan_6mv(), 1000.0, 6_000_000, {}
+    if beam_name == "e":
+        spectrum, distance, histories = mc.Spectrum.mono(12.0), None, 300_000
+        options = {"particle": "electron"}
+    beam = mc.Beam(
+        spectrum=spectrum,
+        field_mm=100.0,
+        source_distance_mm=distance,
+        isocenter_mm=(0.0, 0.0, 0.0),
+        direction=(0.0, 0.0, 1.0),
+    )
+    result = mc.simulate(
+        config(phantom=phantom, sources=(beam,), histories=histories, batches=2, options=options)
+    )
+    mine, sigma = result.dose_gy * 100.0, result.uncertainty_gy * 100.0
+    mean, spread = theirs.mean(axis=0), theirs.std(axis=0, ddof=1) / np.sqrt(len(theirs))
+    tissue = phantom.density_g_per_cm3 > 0.1
+    top = np.mean(np.sort(mean[tissue])[-200:])
+    used = tissue & (mean > 0.2 * top)
+    combined = np.hypot(sigma, spread)[used]
+    difference = (mine - mean)[used]
+    assert np.mean(np.abs(difference) < 0.02 * top + 2 * combined) > 0.98
+    assert difference.mean() / mean[used].mean() == pytest.approx(0.0, abs=0.012)
+    z = difference / combined
+    print(
+        f"{beam_name}: mean z {z.mean():.3f}, sd {z.std():.3f}, bias {difference.mean() / "
+        f"mean[used].mean():.4f}",
+        file=sys.stderr,
+    )

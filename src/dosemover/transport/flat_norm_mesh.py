@@ -272,11 +272,8 @@ def interpolation(knots: NDArray[np.float64], points: NDArray[np.float64]) -> cs
 
 
 def _multiply(matrix: NDArray[np.float32], x: Fields, axis: int) -> Fields:
-    """Dense matrix along one axis, with one thread of linear algebra so that the bits do not vary."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):
-        return np.ascontiguousarray(np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis))
+    """Dense matrix along one axis."""
+    return np.ascontiguousarray(np.moveaxis(np.tensordot(matrix, x, (1, axis)), 0, axis))
 
 
 def _workers() -> int:

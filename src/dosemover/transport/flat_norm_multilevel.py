@@ -90,13 +90,30 @@ def solve(
         In the unit of density times mm4; the flow in density times mm3, outside in (z, y, x) order. An
         interrupt keeps the best so far, and ``interrupted`` tells.
     """
+    from threadpoolctl import threadpool_limits
+
     scale = float(np.sum(np.square(density)) / np.sum(np.abs(density)))
     scaled = density / scale
     meshes, densities = _hierarchy(grid, scaled)
     problem, bounds = Problem(meshes[0], scaled, half_reach), Bounds()
+    with threadpool_limits(1, "blas"):  # the bits of dense products would depend on their threads
+        _enclose(meshes, densities, problem, bounds, tolerance, max_iterations, progress)
+    return bounds.scaled(scale)
+
+
+def _enclose(
+    meshes: list[Mesh],
+    densities: list[Any],
+    problem: Problem,
+    bounds: Bounds,
+    tolerance: float,
+    max_iterations: int,
+    progress: Progress,
+) -> None:
+    """Iterate from the coarsest grid to the finest, then on the flux; an interrupt keeps the best so far."""
+    half_reach = problem.half_reach
     try:
         f, p = _start(meshes, densities, half_reach, tolerance, progress)
-        del densities
         load = (problem.loaded / meshes[0].node_volume).astype(np.float32)
         iteration = DualIteration(meshes[0], load, half_reach, f, p)
         for check in _checks(max_iterations):
@@ -108,12 +125,11 @@ def solve(
             if bounds.lower >= (1 - tolerance) * bounds.solver_upper:
                 break
         del iteration, p
-        _tighten(problem, scaled, bounds, tolerance, progress)
+        _tighten(problem, densities[0], bounds, tolerance, progress)
     except KeyboardInterrupt:
         if not np.isfinite(bounds.upper):
             raise
         bounds.interrupted = True
-    return bounds.scaled(scale)
 
 
 def _tighten(

@@ -34,7 +34,7 @@ def _check(tolerance: float, max_iterations: int, reach_mm: float | None = None)
     if not 0 < tolerance < 1:
         raise InputError(f"`tolerance` must lie between 0 and 1, got {tolerance}. Pass 0.01 for 1 %.")
     if max_iterations < 0:
-        raise InputError(f"`max_iterations` must not be negative, got {max_iterations}. Pass 600.")
+        raise InputError(f"`max_iterations` must not be negative, got {max_iterations}. Pass 2000.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,7 +158,7 @@ def flat_norm(
     mask: ArrayLike | None = None,
     weight: Weight = "dose",
     tolerance: float = 0.01,
-    max_iterations: int = 600,
+    max_iterations: int = 2000,
     progress: Progress = no_progress,
 ) -> TransportResult:
     r"""Flat norm (Kantorovich-Rubinstein) between two dose maps [mm]: moving, gain and loss within a reach.
@@ -278,7 +278,7 @@ def wasserstein_1(
     mask: ArrayLike | None = None,
     weight: Weight = "dose",
     tolerance: float = 0.01,
-    max_iterations: int = 300,
+    max_iterations: int = 1000,
     progress: Progress = no_progress,
 ) -> TransportResult:
     r"""Wasserstein distance W_1 between the normalised maps [mm]: the least mean way.
@@ -371,7 +371,7 @@ def flat_norm_gradient(
     mask: ArrayLike | None = None,
     weight: Weight = "dose",
     tolerance: float = 0.01,
-    max_iterations: int = 600,
+    max_iterations: int = 2000,
 ) -> tuple[float, NDArray[np.float64]]:
     r"""Flat norm and its derivative with respect to the evaluated dose.
 
@@ -417,7 +417,7 @@ def wasserstein_1_gradient(
     mask: ArrayLike | None = None,
     weight: Weight = "dose",
     tolerance: float = 0.01,
-    max_iterations: int = 300,
+    max_iterations: int = 1000,
 ) -> tuple[float, NDArray[np.float64]]:
     r"""W_1 and its derivative with respect to the evaluated dose.
 
@@ -463,7 +463,7 @@ def flat_norm_profile(
     mask: ArrayLike | None = None,
     weight: Weight = "dose",
     tolerance: float = 0.02,
-    max_iterations: int = 300,
+    max_iterations: int = 1000,
     progress: Progress = no_progress,
 ) -> dict[str, list[float]]:
     """Flat norm for each reach R: at which scale a difference is a matter of moving.

@@ -125,7 +125,7 @@ class Mesh:
         self.distances = tuple(a.forward for a in axes)
         self.volumes = tuple(a.volume for a in axes)
         self.widths = tuple(a.width for a in axes)
-        self.stiffness = float(np.sqrt(sum(2 * a.stiffest for a in axes)))
+        self.stiffness = float(np.sqrt(sum(2 * a.stiffest for a in axes))) or 1.0  # 1 for a single voxel
         self.diameter = float(np.sqrt(sum((a.edges[-1] - a.edges[0]) ** 2 for a in axes)))
         self.spacing = max((1 / float(a.forward.max()) for a in axes if a.n > 1), default=1.0)
         self.lumped = max(a.lumped for a in axes)

@@ -35,7 +35,10 @@ def _start(
     meshes: list[Mesh], densities: list[Any], half_reach: float, tolerance: float, progress: Progress
 ) -> tuple[Any, Any]:
     """Potential and multipliers for the finest mesh, from all coarser ones."""
+    net = float(np.sum(densities[-1] * meshes[-1].voxel_volume))
     f: Any = np.zeros(meshes[-1].shape, np.float32)
+    if np.isfinite(half_reach):  # a long reach lifts f as a whole, with the sign of what is left over
+        f += np.float32(np.sign(net) * max(half_reach - meshes[0].diameter / 2, 0.0))
     p: Any = np.zeros((6, *meshes[-1].shape), np.float32)
     for level in range(len(meshes) - 1, 0, -1):
         mesh = meshes[level]

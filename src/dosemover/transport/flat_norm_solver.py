@@ -311,7 +311,7 @@ class FluxIteration:
         self._bar = np.zeros_like(self.m)
         self._faces = tuple(v for a in mesh.axes for v in a.face_weights)
         self._rates = tuple((1 / w).astype(np.float32) for w in mesh.widths)
-        self._norm2 = sum(a.stiffest_flux for a in mesh.axes)
+        self._norm2 = sum(a.stiffest_flux for a in mesh.axes) or 1.0
         size = float(np.linalg.norm(self.m))
         spacing = mesh.spacing
         potential = min(float(np.linalg.norm(self.f)), 3 * spacing * mesh.size**0.5)

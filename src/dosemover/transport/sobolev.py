@@ -56,7 +56,7 @@ def sobolev_w2(
     continuum's value), multigrid-preconditioned conjugate gradients.
     *Relations*: W_2 to first order in the change, and no bound on it. Its relatives are: with a for the
     weight, ``W_2 <= 2 H^-1``; with the constant M = max(a, b) for the weight, ``H^-1 <= W_2`` (Peyre 2018).
-    Reads W_2 within 2 % on smooth changes of a few mm, and far too high where the maps hardly overlap.
+    Reads W_2 within 2 % on smooth changes of a few mm; where the maps hardly overlap the floor decides.
     *Limits*: blind to scale. The floor lowers readings where the dose is low, noise most of all.
     *Cost*: about 10 iterations of some 60 passes over the voxels, 120 bytes a voxel.
 

@@ -82,41 +82,53 @@ def smooth_dual_bound(
     limit = reference.degree // 2
     degrees = sorted({min(degree, limit) for degree in _DEGREES})
     coarse = _padded(_merged(pair, _COARSE))
-    tried: list[tuple[float, int, float, float]] = []
+    tried: list[tuple[float, int, float, float, NDArray[np.float64]]] = []
     for degree in degrees:
+        potentials = DampedPotentials(reference, evaluated, degree)
         for damping in _DAMPINGS:
-            u = damped_potential(reference, evaluated, degree, damping)
-            bounds = _certify(coarse, u, degree, reference, _SCALES)
+            u = potentials(damping)
+            bounds = _certify(coarse, u, reference, _SCALES)
             top = int(np.argmax(bounds))
-            tried.append((float(bounds[top]), degree, damping, _SCALES[top]))
-    tried.sort(reverse=True)
+            tried.append((float(bounds[top]), degree, damping, _SCALES[top], u))
+    tried.sort(key=lambda one: -one[0])
     whole = _padded(pair)
-    for promise, degree, damping, scale in tried[:_FINALISTS]:
+    for promise, degree, damping, scale, u in tried[:_FINALISTS]:
         if promise <= 0:
             break
-        u = damped_potential(reference, evaluated, degree, damping)
-        squared = float(_certify(whole, u, degree, reference, (scale,))[0])
+        squared = float(_certify(whole, u, reference, (scale,))[0])
         if squared > _KEPT * promise:
             return SmoothDual(lower_mm=float(np.sqrt(squared)), degree=degree, damping=damping, scale=scale)
     return None
 
 
-def damped_potential(
-    reference: MomentTally, evaluated: MomentTally, degree: int, damping: float
-) -> NDArray[np.float64]:
-    """Coefficients of the Galerkin potential u with curvature penalty [mm2], degree 0 left out.
+class DampedPotentials:
+    """Galerkin potentials of one degree with any curvature penalty.
 
-    In the order of `legendre.total_degree_indices` (3, degree).
+    Parameters
+    ----------
+    reference, evaluated : MomentTally
+        On one box.
+    degree : int
     """
-    indices = total_degree_indices(3, degree)[1:]
-    where = tuple(np.array(indices).T)
-    half = reference.half_widths_mm
-    middle = (reference.tensor / reference.mass + evaluated.tensor / evaluated.mass) / 2
-    delta = evaluated.tensor[where] / evaluated.mass - reference.tensor[where] / reference.mass
-    matrix = stiffness_matrix(middle, indices, half)
-    matrix += damping * float(np.mean(half)) ** 2 * _curvature_matrix(np.array(indices), half)
-    root = 1 / np.sqrt(np.diagonal(matrix))
-    return root * np.linalg.lstsq(matrix * root[:, None] * root, root * delta, rcond=1e-12)[0]
+
+    def __init__(self, reference: MomentTally, evaluated: MomentTally, degree: int) -> None:
+        self.degree = degree
+        self.indices = total_degree_indices(3, degree)[1:]
+        where = tuple(np.array(self.indices).T)
+        half = reference.half_widths_mm
+        middle = (reference.tensor / reference.mass + evaluated.tensor / evaluated.mass) / 2
+        self.delta = evaluated.tensor[where] / evaluated.mass - reference.tensor[where] / reference.mass
+        self.stiffness = stiffness_matrix(middle, self.indices, half)
+        self.curvature = float(np.mean(half)) ** 2 * _curvature_matrix(np.array(self.indices), half)
+
+    def __call__(self, damping: float) -> NDArray[np.float64]:
+        """Tensor of Legendre coefficients of u [mm2], without a constant."""
+        matrix = self.stiffness + damping * self.curvature
+        root = 1 / np.sqrt(np.diagonal(matrix))
+        found = np.linalg.lstsq(matrix * root[:, None] * root, root * self.delta, rcond=1e-12)[0]
+        tensor = np.zeros((self.degree + 1,) * 3)
+        tensor[tuple(np.array(self.indices).T)] = root * found
+        return tensor
 
 
 def _curvature_matrix(indices: NDArray[Any], half: NDArray[Any]) -> NDArray[np.float64]:
@@ -166,7 +178,6 @@ def _padded(pair: MeasurePair) -> MeasurePair:
 def _certify(
     pair: MeasurePair,
     u: NDArray[Any],
-    degree: int,
     tally: MomentTally,
     scales: tuple[float, ...],
 ) -> NDArray[np.float64]:
@@ -174,12 +185,11 @@ def _certify(
     from dosemover.transport.bounds import half_step_lower_bounds
     from dosemover.transport.spline import SplineSpace
 
-    tensor = np.zeros((degree + 1,) * 3)
-    tensor[tuple(np.array(total_degree_indices(3, degree)[1:]).T)] = -u
     tables = [
-        _spline_table(edges, box, degree) for edges, box in zip(pair.grid.edges_mm, tally.box_mm, strict=True)
+        _spline_table(edges, box, len(u) - 1)
+        for edges, box in zip(pair.grid.edges_mm, tally.box_mm, strict=True)
     ]
-    w = np.ascontiguousarray(np.einsum("abc,za,yb,xc->zyx", tensor, *tables, optimize=True))
+    w = np.ascontiguousarray(np.einsum("abc,za,yb,xc->zyx", -u, *tables, optimize=True))
     values, _ = half_step_lower_bounds(
         SplineSpace(pair.grid), w, pair.a, pair.b, penalty=np.inf, scales=scales
     )

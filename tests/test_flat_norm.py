@@ -453,3 +453,11 @@ def test_a_map_too_large_for_memory_is_refused_before_anything_starts(monkeypatc
     monkeypatch.setattr("dosemover.transport.dose_mover.available_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"flat norm on .* needs about"):
         flat_norm(reference=a, evaluated=b)
+
+
+def test_no_public_name_is_hidden_by_a_module_of_its_name():
+    import dosemover.transport as package
+
+    found = [getattr(package, name) for name in package.__all__]
+    assert all(callable(one) for one in found)
+    assert all(callable(getattr(package, name)) for name in package.__all__)

@@ -30,6 +30,8 @@ from dosemover.montecarlo.woodcock_kernels import (
 
 MOST_COPIES = 20
 STACK = 400
+NUDGE_MM = 1e-7
+"""A photon that stopped between two voxels goes on this far inside the second."""
 STACK_SHAPE = (STACK + 4 * MOST_COPIES, 10)
 
 TRACK_LENGTH, FORCED, STRETCH, STRETCH_U, ROULETTE = 0, 1, 2, 3, 6
@@ -60,12 +62,14 @@ def first_plane(p, d, low, step, i):
 
 @device
 def walk(
-    x, y, z, u, v, w, target, energy, weight, decay, scoring, history, medium, box, attenuation,
-    transfer, tally, square, current, last,
+    x, y, z, u, v, w, target, energy, weight, decay, scoring, history, medium, importance, value, box,
+    attenuation, transfer, tally, square, current, last,
 ):  # fmt: skip
-    """Follow a ray to optical depth ``target`` or out: length, voxel (-1: out), depth, energy scored.
+    """Follow a ray to optical depth ``target`` or out.
 
-    With ``scoring`` each voxel gets weight x energy x mu_tr x the integral of exp(-decay tau).
+    Returns length, voxel (-1: out), depth, energy scored, and whether it stopped short because the importance
+    had doubled or halved against ``value``. With ``scoring`` each voxel gets weight x energy x mu_tr x the
+    integral of exp(-decay tau).
     """
     nx, ny, nz = int(box[6]), int(box[7]), int(box[8])
     ix = min(max(int((x - box[0]) / box[3]), 0), nx - 1)
@@ -93,7 +97,7 @@ def walk(
             score(voxel, gain, history, tally, square, current, last)
         depth += step
         if reached:
-            return t + length, voxel, depth, scored
+            return t + length, voxel, depth, scored, False
         t = end
         if tx <= ty and tx <= tz:
             ix += 1 if u > 0.0 else -1
@@ -105,53 +109,58 @@ def walk(
             iz += 1 if w > 0.0 else -1
             tz += dz
         if ix < 0 or iy < 0 or iz < 0 or ix >= nx or iy >= ny or iz >= nz:
-            return t, -1, depth, scored
+            return t, -1, depth, scored, False
+        if importance is not None:
+            voxel = (iz * ny + iy) * nx + ix
+            ratio = importance[voxel] / value
+            if ratio >= 2.0 or ratio <= 0.5:
+                return t, voxel, depth, scored, True
 
 
 @device
 def weighted_flight(
-    x, y, z, u, v, w, energy, weight, forced, options, history, medium, box, attenuation, transfer,
-    tally, square, current, last, balance, s, g,
+    x, y, z, u, v, w, energy, weight, forced, options, history, medium, importance, value, box, attenuation,
+    transfer, tally, square, current, last, balance, s, g,
 ):  # fmt: skip
-    """One flight: length, voxel (-1: left), weight on arrival, state."""
+    """One flight: length, voxel (-1: left), weight, whether the importance stopped it, state."""
     scoring = options[TRACK_LENGTH] > 0.0
     if forced:
-        _, voxel, depth, gain = walk(
-            x, y, z, u, v, w, MISSED, energy, weight, 1.0, scoring, history, medium, box,
+        _, voxel, depth, gain, _ = walk(
+            x, y, z, u, v, w, MISSED, energy, weight, 1.0, scoring, history, medium, None, value, box,
             attenuation, transfer, tally, square, current, last,
         )  # fmt: skip
         balance[DEPOSITED] += gain
         chance = -math.expm1(-depth)
         balance[ESCAPED] += weight * energy * (1.0 - chance)
         if chance <= 0.0:
-            return 0.0, -1, 0.0, s
+            return 0.0, -1, 0.0, False, s
         s += g
         target = -math.log1p(-unit(s) * chance)
-        length, voxel, _, _ = walk(
-            x, y, z, u, v, w, target, energy, weight, 0.0, False, history, medium, box, attenuation,
-            transfer, tally, square, current, last,
+        length, voxel, _, _, _ = walk(
+            x, y, z, u, v, w, target, energy, weight, 0.0, False, history, medium, None, value, box,
+            attenuation, transfer, tally, square, current, last,
         )  # fmt: skip
-        return length, voxel, weight * chance, s
+        return length, voxel, weight * chance, False, s
     cosine = u * options[STRETCH_U] + v * options[STRETCH_U + 1] + w * options[STRETCH_U + 2]
     c = 1.0 - options[STRETCH] * cosine
     s += g
     target = -math.log(unit(s)) / c
-    length, voxel, depth, gain = walk(
-        x, y, z, u, v, w, target, energy, weight, 1.0 - c, scoring, history, medium, box, attenuation,
-        transfer, tally, square, current, last,
+    length, voxel, depth, gain, stopped = walk(
+        x, y, z, u, v, w, target, energy, weight, 1.0 - c, scoring, history, medium, importance, value, box,
+        attenuation, transfer, tally, square, current, last,
     )  # fmt: skip
     balance[DEPOSITED] += gain
     if c != 1.0:
         weight *= math.exp(-(1.0 - c) * depth)
-        if voxel >= 0:
+        if voxel >= 0 and not stopped:
             weight /= c
-    return length, voxel, weight, s
+    return length, voxel, weight, stopped, s
 
 
 @device
 def copies_of(ratio, room, s, g):
     """How many copies of a photon go on whose importance rose by ``ratio``; the mean is the ratio."""
-    if ratio == 1.0 or room < MOST_COPIES + 2:
+    if room < MOST_COPIES + 2:
         return 1, 1.0, s
     ratio = min(ratio, float(MOST_COPIES))
     s += g
@@ -170,37 +179,36 @@ def push_ray(stack, depth, x, y, z, u, v, w, energy, weight, importance, flights
 
 @device
 def interact(
-    x, y, z, u, v, w, energy, weight, value, flights, copies, voxel, i, f, history, medium, section,
+    x, y, z, u, v, w, energy, weight, value, flights, voxel, i, f, history, medium, section,
     incoherent, form, cutoff, options, stack, depth, tally, square, current, last, samples, filled, balance,
     s, g,
 ):  # fmt: skip
-    """Let each copy of a photon interact; the scattered photons go on the stack."""
+    """Let a photon interact; what it scatters goes on the stack."""
     m = int(medium[voxel, 1])
     total = section_at(section, m, 3, i, f)
-    for _ in range(copies):
-        s += g
-        channel = pick_channel(section, m, i, f, unit(s) * total)
-        given, scattered, un, vn, wn, s = collide(channel, energy, u, v, w, incoherent, form, m, s, g)
-        if options[TRACK_LENGTH] > 0.0:
-            given = 0.0
-        if scattered < cutoff:
-            given += 2.0 * scattered if channel == PAIR else scattered
-            scattered = 0.0
-        if given > 0.0:
-            balance[DEPOSITED] += weight * given
-            score(voxel, weight * given, history, tally, square, current, last)
-            if samples is not None:
-                record(x, y, z, weight * given, samples, filled)
-        if scattered > 0.0:
-            kept = weight
-            if weight * value < options[ROULETTE]:
-                s += g
-                kept = 10.0 * weight if unit(s) < 0.1 else 0.0
-            if kept > 0.0:
-                depth = push_ray(stack, depth, x, y, z, un, vn, wn, scattered, kept, value, flights)
-                if channel == PAIR:
-                    depth = push_ray(stack, depth, x, y, z, -un, -vn, -wn, scattered, kept, value, flights)
-    balance[INTERACTIONS] += copies
+    s += g
+    channel = pick_channel(section, m, i, f, unit(s) * total)
+    given, scattered, un, vn, wn, s = collide(channel, energy, u, v, w, incoherent, form, m, s, g)
+    if options[TRACK_LENGTH] > 0.0:
+        given = 0.0
+    if scattered < cutoff:
+        given += 2.0 * scattered if channel == PAIR else scattered
+        scattered = 0.0
+    if given > 0.0:
+        balance[DEPOSITED] += weight * given
+        score(voxel, weight * given, history, tally, square, current, last)
+        if samples is not None:
+            record(x, y, z, weight * given, samples, filled)
+    if scattered > 0.0:
+        kept = weight
+        if weight * value < options[ROULETTE]:
+            s += g
+            kept = 10.0 * weight if unit(s) < 0.1 else 0.0
+        if kept > 0.0:
+            depth = push_ray(stack, depth, x, y, z, un, vn, wn, scattered, kept, value, flights)
+            if channel == PAIR:
+                depth = push_ray(stack, depth, x, y, z, -un, -vn, -wn, scattered, kept, value, flights)
+    balance[INTERACTIONS] += 1.0
     return depth, s
 
 
@@ -233,21 +241,26 @@ def track_ray_history(
         for m in range(section.shape[0]):
             attenuation[m] = section_at(section, m, 3, i, f)
             transfer[m] = section_at(section, m, 4, i, f)
-        length, voxel, weight, s = weighted_flight(
-            x, y, z, u, v, w, energy, weight, flights < options[FORCED], options, history, medium,
-            box, attenuation, transfer, tally, square, current, last, balance, s, g,
+        length, voxel, weight, stopped, s = weighted_flight(
+            x, y, z, u, v, w, energy, weight, flights < options[FORCED], options, history, medium, importance,
+            value, box, attenuation, transfer, tally, square, current, last, balance, s, g,
         )  # fmt: skip
         if voxel < 0:
             balance[ESCAPED] += weight * energy
             continue
-        copies = 1
-        if importance is not None:
-            copies, ratio, s = copies_of(importance[voxel] / value, STACK - depth, s, g)
-            weight /= ratio
-            value *= ratio
+        if importance is not None:  # noqa: SIM102 - Numba prunes this branch only where it stands alone
+            if stopped:
+                copies, ratio, s = copies_of(importance[voxel] / value, STACK - depth, s, g)
+                length += NUDGE_MM
+                for _ in range(copies):
+                    depth = push_ray(
+                        stack, depth, x + length * u, y + length * v, z + length * w, u, v, w, energy,
+                        weight / ratio, value * ratio, flights,
+                    )  # fmt: skip
+                continue
         depth, s = interact(
             x + length * u, y + length * v, z + length * w, u, v, w, energy, weight, value, flights + 1.0,
-            copies, voxel, i, f, history, medium, section, incoherent, form, cutoff, options, stack, depth,
+            voxel, i, f, history, medium, section, incoherent, form, cutoff, options, stack, depth,
             tally, square, current, last, samples, filled, balance, s, g,
         )  # fmt: skip
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg as sl
 from numpy.typing import NDArray
-
-from dosemover.moments.relaxation import Relaxation
 
 _dsymv, _dsyrk = sl.get_blas_funcs(("symv", "syrk"), dtype=np.float64)
 
@@ -83,7 +81,7 @@ def _largest_step(factor: NDArray[Any], direction: NDArray[Any]) -> float:
 
 
 def _orthonormal_blocks(
-    problem: Relaxation, s: NDArray[Any]
+    problem: ConicProblem, s: NDArray[Any]
 ) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
     """Blocks whose bases are orthonormal under the starting measure.
 
@@ -100,11 +98,35 @@ def _orthonormal_blocks(
     return tuple(blocks)
 
 
+class ConicProblem(Protocol):
+    """min c's subject to A s = b and P_g' diag(g s) P_g positive semidefinite for every block."""
+
+    @property
+    def constraints(self) -> NDArray[Any]:
+        """A, shape (constraints, K)."""
+        ...
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """Basis functions (columns) at the nodes (rows), shape (K, K)."""
+        ...
+
+    @property
+    def blocks(self) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
+        """Weight g (K,) and basis P (K, N) of every block."""
+        ...
+
+    @property
+    def supremum_norms(self) -> NDArray[Any]:
+        """Largest absolute value of each basis function on its domain, shape (K,)."""
+        ...
+
+
 def solve(
-    problem: Relaxation,
+    problem: ConicProblem,
     cost: NDArray[Any],
-    moments_x: NDArray[Any],
-    moments_y: NDArray[Any],
+    targets: NDArray[Any],
+    start: NDArray[Any],
     *,
     offset: float = 0.0,
     tolerance: float = 1e-7,
@@ -114,11 +136,14 @@ def solve(
 
     Parameters
     ----------
-    problem : Relaxation
+    problem : ConicProblem
     cost : ndarray, shape (K,)
-        Cost at the nodes.
-    moments_x, moments_y : ndarray
-        Normalised moments in the order of ``problem.x_indices`` and ``problem.y_indices``.
+        Cost at the nodes, not negative on the domain.
+    targets : ndarray
+        b, the marginal moments; of total mass 1.
+    start : ndarray, shape (K,)
+        Moments of a measure with a density, in the order of the basis: the iteration starts there. It
+        need not have the marginals.
     offset : float
         Part of the distance that the cost no longer holds: the tolerance is relative to the sum.
     tolerance : float
@@ -131,8 +156,8 @@ def solve(
 
     Notes
     -----
-    *Definition*: Helmberg-Kojima-Monteiro direction with Mehrotra's predictor-corrector. The start
-    is the product measure, strictly feasible for free. The Schur matrix is
+    *Definition*: Helmberg-Kojima-Monteiro direction with Mehrotra's predictor-corrector. From the product
+    measure every iterate is feasible. The Schur matrix is
     sum_g (g g') o (P M^-1 P') o (P X P'): matrix products only. *Limits*: a certified lower bound at
     every iteration, so that an early stop loses tightness, not validity. *Cost*: O(K^2 N + K^3) an
     iteration, one BLAS thread (two threads on matrices this small lose a factor).
@@ -144,21 +169,21 @@ def solve(
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):
-        return _Iteration(problem, cost, moments_x, moments_y).run(offset, tolerance, max_iterations)
+        return _Iteration(problem, cost, targets, start).run(offset, tolerance, max_iterations)
 
 
 class _Iteration:
     """The data of one solve; `run` does the steps."""
 
     def __init__(
-        self, problem: Relaxation, cost: NDArray[Any], moments_x: NDArray[Any], moments_y: NDArray[Any]
+        self, problem: ConicProblem, cost: NDArray[Any], targets: NDArray[Any], start: NDArray[Any]
     ) -> None:
         self.c = cost
         self.a = problem.constraints
-        self.b = np.concatenate([moments_x, moments_y])
+        self.b = targets
         self.sup = problem.supremum_norms
         self.lu = sl.lu_factor(problem.values.T, check_finite=False)
-        s = sl.lu_solve(self.lu, _product_moments(problem, moments_x, moments_y), check_finite=False)
+        s = sl.lu_solve(self.lu, start, check_finite=False)
         self.blocks = _orthonormal_blocks(problem, s)
         self.size = sum(p.shape[1] for _, p in self.blocks)
         m = [_weighted_gram(block, s) for block in self.blocks]
@@ -358,14 +383,3 @@ def _inner(first: list[NDArray[Any]], second: list[NDArray[Any]]) -> float:
 def _moved(start: list[NDArray[Any]], step: float, by: list[NDArray[Any]]) -> list[NDArray[Any]]:
     """Matrices after a step."""
     return [a + step * d for a, d in zip(start, by, strict=True)]
-
-
-def _product_moments(
-    problem: Relaxation, moments_x: NDArray[Any], moments_y: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Moments of the product measure in the order of the relaxation's monomials."""
-    x = dict(zip(problem.x_indices, moments_x, strict=True))
-    y = dict(zip(problem.y_indices, moments_y, strict=True))
-    d = problem.dimension
-    y[(0,) * d] = 1.0
-    return np.array([x[index[:d]] * y[index[d:]] for index in problem.monomials])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,8 +19,11 @@ from dosemover.moments.legendre import (
     mass_matrix,
     total_degree_indices,
 )
-from dosemover.moments.relaxation import Basis, Relaxation, relaxation
+from dosemover.moments.plan_shape import ChristoffelDarboux, regression_targets
+from dosemover.moments.relaxation import Basis, Relaxation, product_moments, relaxation
 from dosemover.moments.tally import MomentTally
+
+MapMethod = Literal["gradient", "regression", "christoffel"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,27 +70,67 @@ class MomentSosResult:
     reference: MomentTally
     evaluated: MomentTally
 
-    def displacement_mm(self, points_mm: ArrayLike) -> NDArray[np.float64]:
-        """T(x) - x = -grad phi(x) / 2 from the dual polynomial.
+    def displacement_mm(self, points_mm: ArrayLike, *, method: MapMethod = "gradient") -> NDArray[np.float64]:
+        """T(x) - x at points of the reference.
 
         Parameters
         ----------
         points_mm : array_like, shape (n, 3)
             Points (x, y, z) [mm] inside the reference's box.
+        method : {"gradient", "regression", "christoffel"}
+            -grad phi / 2 of the dual polynomial; the best polynomial for y given x under the
+            pseudo-moments; or the y at which the Christoffel-Darboux function of the plan is smallest.
 
         Returns
         -------
         ndarray, shape (n, 3)
             Displacements (x, y, z) [mm], 0 along axes where both maps are uniform.
+
+        Raises
+        ------
+        InputError
+            For an unknown method.
         """
+        if method not in ("gradient", "regression", "christoffel"):
+            raise InputError(
+                f"`method` must be 'gradient', 'regression' or 'christoffel', got {method!r}. No other map "
+                "is defined."
+            )
         points = np.asarray(points_mm, dtype=np.float64)[:, ::-1]
-        indices = total_degree_indices(len(self.axes), 2 * self.order)
         scaled = _scaled(self.reference, self.axes, points)
         moved = np.zeros_like(points)
-        for i, axis in enumerate(self.axes):
-            slope = _partial(scaled, indices, i) @ self.phi
-            moved[:, axis] = -slope / (2 * self.reference.half_widths_mm[axis])
+        if method == "gradient":
+            indices = total_degree_indices(len(self.axes), 2 * self.order)
+            for i, axis in enumerate(self.axes):
+                slope = _partial(scaled, indices, i) @ self.phi
+                moved[:, axis] = -slope / (2 * self.reference.half_widths_mm[axis])
+            return moved[:, ::-1]
+        targets = regression_targets(self, scaled)
+        if method == "christoffel":
+            targets = ChristoffelDarboux(self).targets(scaled, targets)
+        pick = list(self.axes)
+        where = _centers(self.evaluated)[pick] + self.evaluated.half_widths_mm[pick] * targets
+        moved[:, pick] = where - points[:, pick]
         return moved[:, ::-1]
+
+    def christoffel(self, points_mm: ArrayLike, targets_mm: ArrayLike) -> NDArray[np.float64]:
+        """Inverse Christoffel function of the plan at pairs (x, y): small where dose moves from x to y.
+
+        Parameters
+        ----------
+        points_mm, targets_mm : array_like, shape (n, 3)
+            Points (x, y, z) [mm] in the boxes of the two maps.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            About the size of the moment matrix on the support, and far above it elsewhere.
+        """
+        x, y = (
+            _scaled(tally, self.axes, np.asarray(points, dtype=np.float64)[:, ::-1])
+            for tally, points in ((self.reference, points_mm), (self.evaluated, targets_mm))
+        )
+        return ChristoffelDarboux(self)(x, y)
 
 
 def _scaled(tally: MomentTally, axes: tuple[int, ...], points: NDArray[Any]) -> NDArray[np.float64]:
@@ -110,7 +153,7 @@ def _partial(points: NDArray[Any], indices: tuple[MultiIndex, ...], axis: int) -
     return values
 
 
-def _informative_axes(*tallies: MomentTally) -> tuple[int, ...]:
+def informative_axes(*tallies: MomentTally) -> tuple[int, ...]:
     """Array axes along which a measure is not uniform over its box; x where there are none.
 
     Along an axis where both measures are uniform and independent of the others nothing moves.
@@ -123,7 +166,7 @@ def _informative_axes(*tallies: MomentTally) -> tuple[int, ...]:
     return found or (2,)
 
 
-def _normalized(
+def normalized_moments(
     tally: MomentTally, axes: tuple[int, ...], indices: tuple[MultiIndex, ...]
 ) -> NDArray[np.float64]:
     """Moments over the mass for multi-indices along some axes, degree 0 along the others."""
@@ -206,16 +249,18 @@ def moment_sos(
                 f"`order` {order} takes moments to degree {2 * order}, a tally holds {tally.degree}. "
                 "Tally to a higher degree."
             )
-    axes = _informative_axes(reference, evaluated)
+    axes = informative_axes(reference, evaluated)
     problem = relaxation(len(axes), order, basis)
     pair = gaussian_pair(reference, evaluated, axes)
     pick = list(axes)
     unit = float(max(max(t.half_widths_mm[pick]) for t in (reference, evaluated)) ** 2)
+    moments_x = normalized_moments(reference, axes, problem.x_indices)
+    moments_y = normalized_moments(evaluated, axes, problem.y_indices)
     found = solve(
         problem,
         pair.remaining_cost(*_node_positions(problem, reference, evaluated, axes)) / unit,
-        _normalized(reference, axes, problem.x_indices),
-        _normalized(evaluated, axes, problem.y_indices),
+        np.concatenate([moments_x, moments_y]),
+        product_moments(problem, moments_x, moments_y),
         offset=pair.squared_mm2 / unit,
         tolerance=tolerance,
         max_iterations=max_iterations,

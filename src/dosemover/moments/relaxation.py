@@ -16,7 +16,7 @@ Basis = Literal["full", "reduced"]
 
 
 @lru_cache(maxsize=1)
-def _leja_points(n: int) -> NDArray[np.float64]:
+def leja_points(n: int) -> NDArray[np.float64]:
     """Symmetric Leja points on [-1, 1]: 0, 1, -1, then the farthest pairs."""
     candidates = np.cos(np.linspace(0, np.pi, 4001))
     points = [0.0, 1.0, -1.0]
@@ -81,6 +81,8 @@ class Relaxation:
     ----------
     dimension : int
         Number of coordinates of x (and of y).
+    basis : {"full", "reduced"}
+        Of the moment matrix, see `gram_basis`.
     nodes : ndarray, shape (K, 2 dimension)
     monomials : tuple of multi-index, length K
         A lower set: sums of two elements of the Gram basis.
@@ -94,6 +96,7 @@ class Relaxation:
     """
 
     dimension: int
+    basis: Basis
     nodes: NDArray[Any]
     monomials: tuple[MultiIndex, ...]
     values: NDArray[Any]
@@ -122,7 +125,7 @@ class Relaxation:
         return np.prod(np.sqrt(2 * np.array(self.monomials) + 1), axis=1)
 
 
-def check_order(dimension: int, order: int) -> None:
+def check_order(dimension: int, order: int, *, copies: int = 1) -> None:
     """Refuse an order whose matrices would not fit, saying how large they would be."""
     from math import comb
 
@@ -130,7 +133,7 @@ def check_order(dimension: int, order: int) -> None:
 
     if order < 1:
         raise InputError(f"`order` must be at least 1, got {order}.")
-    size = comb(2 * dimension + 2 * order, 2 * order)
+    size = copies * comb(2 * dimension + 2 * order, 2 * order)
     needed = 10 * 8 * size**2
     free = available_memory_bytes()
     if size > 20_000 or (free is not None and needed > free):
@@ -156,7 +159,7 @@ def relaxation(dimension: int, order: int, basis: Basis = "full") -> Relaxation:
     sums = {tuple(int(i) for i in row) for one in array for row in array + one}
     monomials = tuple(sorted(sums, key=lambda index: (sum(index), tuple(-a for a in index))))
     where = np.array(monomials)
-    nodes = _leja_points(int(where.max()) + 1)[where]
+    nodes = leja_points(int(where.max()) + 1)[where]
     blocks = [(np.ones(len(nodes)), evaluate_basis(nodes, gram))]
     for axis in range(2 * dimension):
         up = np.eye(2 * dimension, dtype=int)[axis]
@@ -166,6 +169,7 @@ def relaxation(dimension: int, order: int, basis: Basis = "full") -> Relaxation:
     in_x, in_y = where[:, :dimension].sum(axis=1), where[:, dimension:].sum(axis=1)
     return Relaxation(
         dimension=dimension,
+        basis=basis,
         nodes=nodes,
         monomials=monomials,
         values=evaluate_basis(nodes, monomials),
@@ -173,3 +177,14 @@ def relaxation(dimension: int, order: int, basis: Basis = "full") -> Relaxation:
         pure_x=np.flatnonzero(in_y == 0),
         pure_y=np.flatnonzero((in_x == 0) & (in_y > 0)),
     )
+
+
+def product_moments(
+    problem: Relaxation, moments_x: NDArray[Any], moments_y: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Moments of the product measure in the order of the relaxation's monomials."""
+    x = dict(zip(problem.x_indices, moments_x, strict=True))
+    y = dict(zip(problem.y_indices, moments_y, strict=True))
+    d = problem.dimension
+    y[(0,) * d] = 1.0
+    return np.array([x[index[:d]] * y[index[d:]] for index in problem.monomials])

@@ -75,7 +75,8 @@ def smooth_dual_bound(
     integral of its squared second derivatives; half-steps of the quadratic spline w that
     interpolates -u make a feasible dual pair (`transport.bounds`). Potentials are compared on cells
     that merge voxels; the best is certified on the voxels, the next where it fails there.
-    *Limits*: needs curvatures of w below 2, so displacements that vary by less than their distance. *Cost*: one pass over the maps.
+    *Limits*: needs curvatures of w below 2, so displacements that vary by less than their distance.
+    *Cost*: one pass over the maps.
     """
     if max(pair.grid.shape) < 2 * _MARGIN:
         return None

@@ -8,6 +8,7 @@ from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError
 from dosemover.grid import Grid
 from dosemover.noise import (
+    NoiseCorrelation,
     NoiseModel,
     correlated_normal,
     lag_correlation,
@@ -29,7 +30,7 @@ def batched(rng, mean=5.0, n=10, sd=0.5):
 
 def test_correlation_that_is_drawn_is_found():
     rng = np.random.default_rng(0)
-    field = correlated_normal((40, 40, 40), (0.5, 0.2, 0.0), rng)
+    field = correlated_normal((40, 40, 40), NoiseCorrelation.exponential((0.5, 0.2, 0.0)), rng)
     assert field.std() == pytest.approx(1.0, abs=0.03)
     assert lag_correlation(field) == pytest.approx((0.5, 0.2, 0.0), abs=0.02)
 
@@ -87,7 +88,11 @@ def test_parametric_noise_has_the_uncertainty_of_the_map():
     one = DoseMap(dose_gy=dose, grid=GRID, uncertainty_gy=0.1 * dose)
     exact = DoseMap(dose_gy=dose, grid=GRID)
     pairs = parametric_pairs(
-        reference=exact, evaluated=one, model=NoiseModel(correlation=(0.4, 0.0, 0.0)), draws=200, rng=rng
+        reference=exact,
+        evaluated=one,
+        model=NoiseModel(correlation=NoiseCorrelation.exponential((0.4, 0.0, 0.0))),
+        draws=200,
+        rng=rng,
     )
     drawn = [(a.dose_gy, b.dose_gy) for a, b in pairs]
     assert all(np.array_equal(a, dose) for a, _ in drawn)
@@ -101,7 +106,11 @@ def test_never_hit_voxels_get_noise_where_the_other_map_has_dose():
     one = DoseMap(dose_gy=hit, grid=GRID, uncertainty_gy=0.5 * hit)
     two = DoseMap(dose_gy=np.full(GRID.shape, 4.0), grid=GRID, uncertainty_gy=np.full(GRID.shape, 2.0))
     pairs = parametric_pairs(
-        reference=one, evaluated=two, model=NoiseModel(correlation=(0, 0, 0)), draws=50, rng=rng
+        reference=one,
+        evaluated=two,
+        model=NoiseModel(correlation=NoiseCorrelation.independent()),
+        draws=50,
+        rng=rng,
     )
     assert np.stack([a.dose_gy[0] for a, _ in pairs]).std() > 0.5
 

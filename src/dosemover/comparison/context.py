@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover._runtime import Progress, no_progress
+from dosemover.comparison.noise_at_hand import NoiseAtHand, noise_at_hand
 from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap, Structure
@@ -47,6 +48,11 @@ class ComparisonContext:
     def evaluated_here(self) -> DoseMap:
         """The evaluated map at the reference's voxels."""
         return self.evaluated.interpolated_to(self.reference.grid)
+
+    @cached_property
+    def noise(self) -> NoiseAtHand | None:
+        """The noise of the two maps, as given or estimated; None where there is none to be seen."""
+        return noise_at_hand(reference=self.reference, evaluated=self.evaluated)
 
     @cached_property
     def above_threshold(self) -> NDArray[np.bool_]:

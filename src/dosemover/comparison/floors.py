@@ -7,20 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
+from dosemover.comparison.closed_floors import closed_floors
 from dosemover.comparison.context import ComparisonContext
+from dosemover.comparison.noise_at_hand import NoiseAtHand
 from dosemover.comparison.registry import Family, run
 from dosemover.comparison.result import MetricResult
 from dosemover.errors import InputError
 from dosemover.noise import nulls
-from dosemover.noise.significance import Direction, significance
+from dosemover.noise.significance import Direction, Significance, significance
 
 _VOXEL_DRAWS = 2_000_000
 _FEWEST, _MOST = 9, 19
-
-NO_UNCERTAINTY = (
-    "no floor: neither map brings an uncertainty (--reference-uncertainty, --reference-batches, and the same "
-    "for the evaluated map)"
-)
 
 
 def draws_for(context: ComparisonContext) -> int:
@@ -40,42 +37,50 @@ def with_significance(
     """The results with floor, floor_sd, z and p where the noise of the maps is known.
 
     Batches on both sides of one grid: p by relabelling the pooled batches (exact), the floor by
-    resampling each side's centred batches. Otherwise, with an uncertainty on at least one side, a
-    parametric bootstrap with the spatial correlation of the noise (approximate).
+    resampling each side's centred batches. Otherwise a parametric bootstrap with the uncertainties and
+    the spatial correlation of the noise (approximate). Sums and mean squares need no drawn maps. Where
+    the level of the noise had to be estimated from the maps, drawn maps are left to ``null``.
     """
-    reference, evaluated = context.reference, context.evaluated
-    if reference.uncertainty_gy is None and evaluated.uncertainty_gy is None:
+    noise = context.noise
+    if noise is None:
         return results
-    modes = ("always",) if context.settings.null is None else ("always", "on request")
-    todo = [family for family in families if family.name in wanted and family.null in modes]
-    rng = np.random.default_rng(context.settings.seed)
+    asked = context.settings.null is not None
+    exact = closed_floors(noise, results, draws=context.settings.null, seed=context.settings.seed)
+    judged = {key: _with(results[key], exact[key]) if key in exact else results[key] for key in results}
+    if noise.estimated and not asked:
+        return judged
+    modes = ("always", "on request") if asked else ("always",)
+    todo = [f for f in families if f.null in modes and wanted.get(f.name, frozenset()) - exact.keys()]
+    if not todo:
+        return judged
     draws = draws_for(context)
-    by_batches = (
-        reference.batches_gy is not None
-        and evaluated.batches_gy is not None
-        and reference.grid.coincides_with(evaluated.grid)
-    )
-    permuted = None
-    if by_batches:
-        method = "exact p by relabelling batches, floor by resampling centred batches"
-        pairs = nulls.resampled_pairs(reference=reference, evaluated=evaluated, draws=draws, rng=rng)
-        floors = _collect(context, todo, wanted, pairs, draws)
-        pairs = nulls.permuted_pairs(reference=reference, evaluated=evaluated, draws=draws, rng=rng)
-        permuted = _collect(context, todo, wanted, pairs, draws)
-    else:
-        model = nulls.noise_model(reference=reference, evaluated=evaluated)
-        rho = ", ".join(f"{r:.2f}" for r in model.correlation)
-        method = f"approximate: parametric bootstrap, lag-1 correlation of the noise (z, y, x) {rho}"
-        pairs = nulls.parametric_pairs(
-            reference=reference, evaluated=evaluated, model=model, draws=draws, rng=rng
-        )
-        floors = _collect(context, todo, wanted, pairs, draws)
-    judged = dict(results)
+    floors, permuted = _null_values(context, noise, todo, wanted, draws)
     for family in todo:
-        for key in wanted[family.name]:
+        for key in wanted[family.name] - exact.keys():
             null_values = None if permuted is None else permuted.get(key)
-            judged[key] = _judged(results[key], floors.get(key), null_values, family.direction(key), method)
+            judged[key] = _judged(
+                results[key], floors.get(key), null_values, family.direction(key), noise.method
+            )
     return judged
+
+
+def _null_values(
+    context: ComparisonContext,
+    noise: NoiseAtHand,
+    families: Sequence[Family],
+    wanted: dict[str, frozenset[str]],
+    draws: int,
+) -> tuple[dict[str, list[float]], dict[str, list[float]] | None]:
+    """Values under noise alone for the floor and, from batches, for the p value."""
+    rng = np.random.default_rng(context.settings.seed)
+    maps = {"reference": noise.reference, "evaluated": noise.evaluated}
+    if not noise.by_batches:
+        pairs = nulls.parametric_pairs(**maps, model=noise.model, draws=draws, rng=rng)
+        return _collect(context, families, wanted, pairs, draws), None
+    floors = _collect(context, families, wanted, nulls.resampled_pairs(**maps, draws=draws, rng=rng), draws)
+    return floors, _collect(
+        context, families, wanted, nulls.permuted_pairs(**maps, draws=draws, rng=rng), draws
+    )
 
 
 def _collect(
@@ -126,11 +131,16 @@ def _judged(
         )
     except InputError:
         return result
+    return _with(result, found)
+
+
+def _with(result: MetricResult, found: Significance) -> MetricResult:
+    """A result with its floor and significance."""
     return replace(
         result,
         floor=found.floor,
         floor_sd=found.floor_sd,
         z=found.z,
         p=found.p,
-        settings={**result.settings, "significance": method, "null_draws": found.n_draws},
+        settings={**result.settings, "significance": found.method, "null_draws": found.n_draws},
     )

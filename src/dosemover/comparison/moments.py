@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from dosemover import moments
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.registry import Family, fixed_keys
 from dosemover.comparison.result import MetricResult
+from dosemover.dose import DoseMap
 from dosemover.transport.result import TransportResult
 
 
@@ -46,11 +50,30 @@ def _galerkin(key: str, found: TransportResult) -> MetricResult:
     )
 
 
+def _noisy(context: ComparisonContext) -> dict[str, Any]:
+    """The two maps, uncertainties without batches widened by the correlation of the noise.
+
+    Moments are sums over many voxels: their variance is that of independent voxels times the sum of
+    the correlation over all lags.
+    """
+    maps = {"reference": context.reference, "evaluated": context.evaluated}
+    noise = None if context.values_only else context.noise
+    if noise is None or noise.estimated or not noise.needs_correlation:
+        return maps
+    factor = float(np.sqrt(noise.model.correlation.inflation))
+    return {name: _widened(dose, factor) for name, dose in maps.items()}
+
+
+def _widened(dose: DoseMap, factor: float) -> DoseMap:
+    """A map with its uncertainty multiplied by a factor, where it has no batches."""
+    if dose.uncertainty_gy is None or dose.batches_gy is not None:
+        return dose
+    return replace(dose, uncertainty_gy=dose.uncertainty_gy * factor)
+
+
 def _moment_w2(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """W_2 from moments, inside the tightest cheap interval."""
-    estimate = _galerkin(
-        "moment_w2_mm", moments.moment_w2(reference=context.reference, evaluated=context.evaluated)
-    )
+    estimate = _galerkin("moment_w2_mm", moments.moment_w2(**_noisy(context)))
     if context.values_only:
         yield estimate
         return
@@ -83,8 +106,7 @@ def _inside(estimate: MetricResult, found: moments.W2Bounds, *, upper: bool) -> 
 def _moment_dmd(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """The Dose Mover's Distance from moments."""
     found = moments.moment_dmd(
-        reference=context.reference,
-        evaluated=context.evaluated,
+        **_noisy(context),
         exchange_mm_per_percent=context.settings.exchange_mm_per_percent,
         ambient_dose_percent=context.settings.ambient_dose_percent,
     )

@@ -84,24 +84,25 @@ def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[
 
 def _with_floor(context: ComparisonContext, result: MetricResult, shared: dict[str, Any]) -> MetricResult:
     """The Dose Mover's Distance with the closed form of its floor, where no draws are asked for."""
-    known = any(
-        dose.uncertainty_gy is not None or dose.batches_gy is not None
-        for dose in (context.reference, context.evaluated)
-    )
-    if not known or context.values_only or context.settings.null is not None or result.value is None:
+    if context.values_only or context.settings.null is not None or result.value is None:
+        return result
+    noise = context.noise
+    if noise is None:
         return result
     found = transport.dose_mover_floor(
-        **shared,
+        **(shared | {"reference": noise.reference, "evaluated": noise.evaluated}),
         exchange_mm_per_percent=context.settings.exchange_mm_per_percent,
         seed=context.settings.seed,
+        normal=noise.model.draw if noise.needs_correlation else None,
     )
+    method = f"{found.method}, {noise.method}" if noise.needs_correlation else found.method
     return replace(
         result,
         floor=found.floor,
         floor_sd=found.floor_sd,
         z=(result.value - found.floor) / found.floor_sd if found.floor_sd > 0 else None,
         p=found.p_value(result.value),
-        settings={**result.settings, "significance": found.method, "floor_probes": found.n_probes},
+        settings={**result.settings, "significance": method, "floor_probes": found.n_probes},
     )
 
 

@@ -1,25 +1,51 @@
 """Noise floors and significance of every metric."""
 
-from dosemover.noise.correlation import correlated_normal, lag_correlation
+from dosemover.noise.correlation import (
+    NoiseCorrelation,
+    correlated_normal,
+    lag_correlation,
+    noise_correlation,
+)
+from dosemover.noise.level import NoiseLevel, histories_factor, noise_level, undamped
 from dosemover.noise.nulls import (
     NoiseModel,
+    combined_variance,
     noise_model,
     parametric_pairs,
     permuted_pairs,
     pooled_mean,
     resampled_pairs,
 )
+from dosemover.noise.quadratic import (
+    BatchPermutations,
+    centered_weights,
+    root_of_gamma,
+    square_significance,
+    sum_significance,
+)
 from dosemover.noise.significance import Significance, significance
 
 __all__ = [
+    "BatchPermutations",
+    "NoiseCorrelation",
+    "NoiseLevel",
     "NoiseModel",
     "Significance",
+    "centered_weights",
+    "combined_variance",
     "correlated_normal",
+    "histories_factor",
     "lag_correlation",
+    "noise_correlation",
+    "noise_level",
     "noise_model",
     "parametric_pairs",
     "permuted_pairs",
     "pooled_mean",
     "resampled_pairs",
+    "root_of_gamma",
     "significance",
+    "square_significance",
+    "sum_significance",
+    "undamped",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import lgamma
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +17,9 @@ from dosemover.transport.dose_mover import MoverProblem, mover_problem
 from dosemover.transport.measure import Weight, measure_factor
 from dosemover.transport.multigrid import Multigrid
 from dosemover.transport.spline import SplineSpace, solve_potential, weighted_sum
+
+StandardNoise = Callable[[NDArray[Any], np.random.Generator], NDArray[np.float64]]
+"""Standard normal field for a map of uncertainties [Gy], with its spatial correlation."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,6 +69,7 @@ def dose_mover_floor(
     weight: Weight = "dose",
     n_probes: int | None = None,
     seed: int = 0,
+    normal: StandardNoise | None = None,
 ) -> MoverFloor:
     r"""Noise floor of the Dose Mover's Distance, from uncertainty maps or batches.
 
@@ -85,6 +91,9 @@ def dose_mover_floor(
     n_probes : int, optional
         4 at 250 k voxels and more, up to 24 for small maps.
     seed : int
+    normal : callable, optional
+        ``normal(uncertainty_gy, rng)`` draws standardised noise for a map without batches, with its
+        spatial correlation; independent voxels unless given.
 
     Raises
     ------
@@ -113,8 +122,9 @@ def dose_mover_floor(
         )
     count = n_probes or int(np.clip(1e6 / problem.grid.n_voxels, 4, 24))
     rng = np.random.default_rng(seed)
-    probes = [_probe(noisy, problem.grid, factor, rng) for _ in range(count)]
-    first, second = _traces(problem, probes, independent=all(m.batches_gy is None for m in noisy))
+    probes = [_probe(noisy, problem.grid, factor, rng, normal) for _ in range(count)]
+    independent = normal is None and all(m.batches_gy is None for m in noisy)
+    first, second = _traces(problem, probes, independent=independent)
     floor, deviation = _root_of_gamma(first, second)
     kinds = {"batches" if m.batches_gy is not None else "uncertainty maps" for m in noisy}
     return MoverFloor(
@@ -128,7 +138,11 @@ def dose_mover_floor(
 
 
 def _probe(
-    maps: list[DoseMap], grid: Grid, factor: NDArray[np.float64] | None, rng: np.random.Generator
+    maps: list[DoseMap],
+    grid: Grid,
+    factor: NDArray[np.float64] | None,
+    rng: np.random.Generator,
+    normal: StandardNoise | None,
 ) -> NDArray[np.float64]:
     """Noise of the difference with random signs: E[z z'] is the covariance of the maps' noise."""
     total = np.zeros(grid.shape)
@@ -139,7 +153,8 @@ def _probe(
             noise = np.tensordot(signs - signs.mean(), dose.batches_gy, axes=1) / np.sqrt(n * (n - 1))
         else:
             assert dose.uncertainty_gy is not None
-            noise = rng.choice([-1.0, 1.0], size=dose.grid.shape) * dose.uncertainty_gy
+            signs = rng.choice([-1.0, 1.0], size=dose.grid.shape)
+            noise = (signs if normal is None else normal(dose.uncertainty_gy, rng)) * dose.uncertainty_gy
         total += conserve(noise, source=dose.grid, target=grid)
     return total if factor is None else total * factor
 

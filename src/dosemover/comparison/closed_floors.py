@@ -1,0 +1,115 @@
+"""Floors of sums and mean squares without drawing maps: many relabellings, or closed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dosemover.comparison.noise_at_hand import NoiseAtHand
+from dosemover.comparison.result import MetricResult
+from dosemover.noise import (
+    BatchPermutations,
+    Significance,
+    combined_variance,
+    significance,
+    square_significance,
+    sum_significance,
+)
+
+_RELABELLINGS = 999
+
+KEYS = frozenset({"mass_ratio", "mean_difference_gy", "rmse_gy", "mse_gy2"})
+"""Metrics that have such floors."""
+
+Judge = Callable[[str, float], Significance]
+
+
+def closed_floors(
+    noise: NoiseAtHand, results: Mapping[str, MetricResult], *, draws: int | None, seed: int
+) -> dict[str, Significance]:
+    """Floors and significance of those of `KEYS` that have a value.
+
+    Parameters
+    ----------
+    noise : NoiseAtHand
+        With both maps on one grid; otherwise nothing is returned.
+    results : mapping
+    draws : int, optional
+        Relabellings; 999 unless given.
+    seed : int
+    """
+    if not noise.on_one_grid:
+        return {}
+    keys = [key for key in KEYS if key in results and results[key].value is not None]
+    if not noise.reference.grid.is_even:
+        keys = [key for key in keys if key != "mass_ratio"]
+    if not keys:
+        return {}
+    judge = _by_batches(noise, draws or _RELABELLINGS, seed) if noise.by_batches else _by_variance(noise)
+    return {key: judge(key, float(results[key].value or 0.0)) for key in keys}
+
+
+def _by_batches(noise: NoiseAtHand, draws: int, seed: int) -> Judge:
+    """Exact p by relabelling the pooled batches."""
+    first, second = noise.reference.batches_gy, noise.evaluated.batches_gy
+    assert first is not None
+    assert second is not None
+    rng = np.random.default_rng(seed)
+    pool = BatchPermutations(first, second)
+    nulls, floors = pool.relabelled(draws, rng), pool.resampled(draws, rng)
+    return partial(_judge_batches, pool, nulls, floors, noise.method)
+
+
+def _judge_batches(
+    pool: BatchPermutations,
+    nulls: NDArray[np.float64],
+    floors: NDArray[np.float64],
+    method: str,
+    key: str,
+    value: float,
+) -> Significance:
+    """One metric from the Gram matrix or the sums of the batches."""
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        if key in ("rmse_gy", "mse_gy2"):
+            square = pool.mean_squares(weights)
+            return np.sqrt(square) if key == "rmse_gy" else square
+        shift = pool.mean_differences(weights)
+        center = float(pool.sums.mean())
+        return shift if key == "mean_difference_gy" else (center + shift / 2) / (center - shift / 2)
+
+    return significance(
+        value,
+        floor_values=list(statistic(floors)),
+        null_values=list(statistic(nulls)),
+        direction="larger" if key in ("rmse_gy", "mse_gy2") else "both",
+        method=method,
+    )
+
+
+def _by_variance(noise: NoiseAtHand) -> Judge:
+    """Closed form from the uncertainties and the correlation of the noise."""
+    here = noise.evaluated.interpolated_to(noise.reference.grid)
+    variance = combined_variance(reference=noise.reference, evaluated=here)
+    assert variance is not None
+    correlation = noise.model.correlation
+    n = variance.size
+    total = float(variance.sum())
+    square_variance = 2 * float(np.sum(variance**2)) * correlation.squared_inflation / n**2
+    deviation = float(np.sqrt(total * correlation.inflation)) / n
+    center = float(np.mean(noise.reference.dose_gy, dtype=np.float64))
+
+    def judge(key: str, value: float) -> Significance:
+        method = f"closed form, {noise.method}"
+        if key in ("rmse_gy", "mse_gy2"):
+            return square_significance(
+                value, mean=total / n, variance=square_variance, root=key == "rmse_gy", method=method
+            )
+        if key == "mean_difference_gy":
+            return sum_significance(value, center=0.0, deviation=deviation, method=method)
+        return sum_significance(value, center=1.0, deviation=deviation / center, method=method)
+
+    return judge

@@ -1,0 +1,122 @@
+"""What is known about the noise of the two maps of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from dosemover.dose import DoseMap
+from dosemover.noise import (
+    NoiseCorrelation,
+    NoiseLevel,
+    NoiseModel,
+    noise_correlation,
+    noise_level,
+    noise_model,
+    undamped,
+)
+
+_ROUNDS = 4
+"""Level and correlation of the noise depend on each other: rounds until they agree."""
+
+ESTIMATED = "approximate: noise level estimated from the maps"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NoiseAtHand:
+    """The maps with their uncertainty, given or estimated.
+
+    Parameters
+    ----------
+    reference, evaluated : DoseMap
+        With ``uncertainty_gy`` where the noise is known; a map with none counts as free of noise.
+    levels : tuple of NoiseLevel
+        Of (reference, evaluated), where estimated; empty where given.
+    """
+
+    reference: DoseMap
+    evaluated: DoseMap
+    levels: tuple[NoiseLevel, ...] = ()
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the level of the noise comes from the maps themselves."""
+        return bool(self.levels)
+
+    @property
+    def on_one_grid(self) -> bool:
+        """Whether voxels can be compared without interpolation."""
+        return self.reference.grid.coincides_with(self.evaluated.grid)
+
+    @property
+    def by_batches(self) -> bool:
+        """Whether batches can be relabelled: both maps have them, on one grid."""
+        return (
+            self.reference.batches_gy is not None
+            and self.evaluated.batches_gy is not None
+            and self.on_one_grid
+        )
+
+    @property
+    def needs_correlation(self) -> bool:
+        """Whether a map's noise is known voxel by voxel only, not from batches."""
+        return any(
+            m.uncertainty_gy is not None and m.batches_gy is None for m in (self.reference, self.evaluated)
+        )
+
+    @cached_property
+    def model(self) -> NoiseModel:
+        """Spatial correlation of the noise."""
+        return noise_model(reference=self.reference, evaluated=self.evaluated)
+
+    @property
+    def method(self) -> str:
+        """How floors and p values are found, for the settings of a metric."""
+        if self.by_batches:
+            return "exact p by relabelling batches, floor by resampling centred batches"
+        rho = ", ".join(f"{r:.2f}" for r in self.model.correlation.lag_1)
+        source = "batches" if self.model.source == "batches" else "the difference of the maps"
+        start = ESTIMATED if self.estimated else "approximate: uncertainty maps"
+        return (
+            f"{start}, correlation of the noise from {source} (lag 1 in z, y, x {rho}; sums scatter "
+            f"{np.sqrt(self.model.correlation.inflation):.2f} times as much as those of independent voxels)"
+        )
+
+
+def noise_at_hand(*, reference: DoseMap, evaluated: DoseMap) -> NoiseAtHand | None:
+    """The noise as given, else as estimated; None where neither is there.
+
+    Parameters
+    ----------
+    reference, evaluated : DoseMap
+    """
+    if reference.uncertainty_gy is not None or evaluated.uncertainty_gy is not None:
+        return NoiseAtHand(reference=reference, evaluated=evaluated)
+    levels = (noise_level(reference), noise_level(evaluated))
+    if not any(level.per_root_dose for level in levels):
+        return None
+    correlation = _correlation(reference, evaluated, levels)
+    levels = tuple(
+        undamped(level, correlation, shape=dose.grid.shape)
+        for level, dose in zip(levels, (reference, evaluated), strict=True)
+    )
+    first, second = (
+        replace(dose, uncertainty_gy=level.uncertainty_gy(dose)) if level.per_root_dose else dose
+        for level, dose in zip(levels, (reference, evaluated), strict=True)
+    )
+    return NoiseAtHand(reference=first, evaluated=second, levels=levels)
+
+
+def _correlation(reference: DoseMap, evaluated: DoseMap, levels: tuple[NoiseLevel, ...]) -> NoiseCorrelation:
+    """Correlation of noise whose level is not known yet, from the scaled difference at high dose."""
+    here = evaluated.interpolated_to(reference.grid).dose_gy
+    mean = (np.asarray(reference.dose_gy, dtype=np.float64) + here) / 2
+    high = mean > 0.2 * max(level.high_dose_gy for level in levels)
+    scaled = np.where(high, (here - reference.dose_gy) / np.sqrt(np.where(high, mean, 1.0)), np.nan)
+    correlation = NoiseCorrelation.independent()
+    for _ in range(_ROUNDS):
+        mended = (undamped(one, correlation, shape=reference.grid.shape) for one in levels)
+        correlation = noise_correlation(scaled, variance=sum(one.per_root_dose**2 for one in mended))
+    return correlation

@@ -1,5 +1,7 @@
 """Closed forms that the tests compare with: one function per published equation."""
 
+import numpy as np
+
 
 def gamma_of_a_ramp(
     *, difference_gy: float, slope_gy_per_mm: float, dose_criterion_gy: float, distance_criterion_mm: float
@@ -30,8 +32,6 @@ def gamma_of_a_step(
 
 def w1_on_a_line(edges, p, q):
     """W_1 = integral |F - G| dx (Villani 2003, section 2.2) of densities between edges, by quadrature."""
-    import numpy as np
-
     x = np.linspace(edges[0], edges[-1], 400_001)
     f, g = (
         np.interp(x, edges, np.append(0, np.cumsum(d * np.diff(edges))) / np.dot(d, np.diff(edges)))
@@ -42,8 +42,6 @@ def w1_on_a_line(edges, p, q):
 
 def w2_squared_on_a_line(edges, p, q):
     """W_2^2 = integral (F^-1 - G^-1)^2 du (Villani 2003, section 2.2), by the midpoint rule."""
-    import numpy as np
-
     u = (np.arange(400_000) + 0.5) / 400_000
 
     def quantile(d):
@@ -52,3 +50,25 @@ def w2_squared_on_a_line(edges, p, q):
         return edges[i] + (u - cdf[i]) / (cdf[i + 1] - cdf[i]) * (edges[i + 1] - edges[i])
 
     return float(np.mean((quantile(p) - quantile(q)) ** 2))
+
+
+def dmd_of_an_output_change(u, length_mm):
+    """Dose Mover's Distance of b = (1 + u) a, without ambient dose: 2 L |sqrt(1 + u) - 1|."""
+    return 2 * length_mm * abs(np.sqrt(1 + u) - 1)
+
+
+def hellinger_mm(a, b, volume, length_mm):
+    """Limit of small L: 2 L (integral (sqrt a - sqrt b)^2 / |a|)^(1/2) (Liero, Mielke & Savare 2018)."""
+    return 2 * length_mm * np.sqrt(np.sum((np.sqrt(a) - np.sqrt(b)) ** 2 * volume) / np.sum(a * volume))
+
+
+def hellinger_kantorovich_cost(distance_mm, length_mm):
+    """-8 L^2 log cos(min(d / 2L, pi/2)): the cost of the static form (Liero, Mielke & Savare 2018)."""
+    angle = np.minimum(distance_mm / (2 * length_mm), np.pi / 2 * (1 - 1e-12))
+    return -8 * length_mm**2 * np.log(np.cos(angle))
+
+
+def bures_squared(mean_a, covariance_a, mean_b, covariance_b):
+    """W_2^2 of two Gaussians with commuting covariances (diagonals)."""
+    spread = (np.sqrt(covariance_a) - np.sqrt(covariance_b)) ** 2
+    return float(np.sum((np.asarray(mean_a) - np.asarray(mean_b)) ** 2) + np.sum(spread))

@@ -13,9 +13,9 @@ satisfy phi(x) + psi(y) <= |x - y|^2 <= c(x, y): take the midpoint as z. With g 
 
 e the change of the Hessian along the half-step (third derivatives inside voxels, jumps at faces, both
 weighted as Taylor's remainder weights them), |H'| <= 2 beta the Hessian in the window that holds the
-minimiser. Everything is bounded from the spline's Bezier net, nothing is sampled. Where beta is too large, phi is at
-least 2 w - max |g|^2/2 over the window. The term g.H g enters phi and psi with opposite signs and cancels
-where the two densities agree.
+minimiser. All of it is bounded from the spline's Bezier net, nothing is sampled. Where beta is too large,
+phi is at least 2 w - max |g|^2/2 over the window. The term g.H g enters phi and psi with opposite signs and
+cancels where the two densities agree.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ _LARGEST_WINDOW = 8
 
 _MIXING = 1e-7
 """Share of the other map added where only one is 0, so that the path has a mobility."""
+
+_UNMATCHED = 1e-3
+"""Share of the cost that a residual charged as source may keep before the solver goes on."""
 
 _DUST_LEVEL = 23
 """Halvings of the largest mobility from which on a balanced flux follows the spanning tree alone."""
@@ -100,18 +103,23 @@ def flux_upper_bound(
     pre = Multigrid(theta, grid, screening=screening)
     if start is not None and mixed:
         start = np.where(inverse > 0, start, 0.0)
-    found = conjugate_gradients(
-        apply, pre, source, start=start, tolerance=tolerance, max_iterations=max_iterations
-    )
-    u = found.x
-    residual = np.empty_like(u)
-    apply(u, residual)
-    np.subtract(source, residual, out=residual)
-    partial = np.empty(u.shape[0])
-    each_slab(kernels.unmatched_cost, u.shape[0], u.size, residual, inverse, volume, partial)
-    squared = dot(u, source) + dot(u, residual) + length_mm**2 * float(partial.sum())
+    residual, partial, count = np.empty_like(source), np.empty(source.shape[0]), 0
+    while True:
+        found = conjugate_gradients(
+            apply, pre, source, start=start, tolerance=tolerance, max_iterations=max_iterations - count
+        )
+        count += found.n_iterations
+        u = start = found.x
+        apply(u, residual)
+        np.subtract(source, residual, out=residual)
+        each_slab(kernels.unmatched_cost, u.shape[0], u.size, residual, inverse, volume, partial)
+        unmatched = length_mm**2 * float(partial.sum())
+        squared = dot(u, source) + dot(u, residual) + unmatched
+        if unmatched < _UNMATCHED * squared or not found.converged or count >= max_iterations:
+            break
+        tolerance /= 5
     squared = max(squared, 0.0) / (1 - (2 * e) ** 0.5) ** 2
-    return FluxBound(squared=squared, potential=u, n_iterations=found.n_iterations, converged=found.converged)
+    return FluxBound(squared=squared, potential=u, n_iterations=count, converged=found.converged)
 
 
 def balanced_upper_bound(

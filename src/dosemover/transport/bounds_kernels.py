@@ -153,7 +153,8 @@ def _jump(left, right, wide, n2, scale, out):
 def shape_bounds(low, high, c, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, hess, smooth, jump):
     """Bounds over each voxel from Bezier nets: |grad w|, |D2 w|, |D3 w| inside, jumps of D2 w over h.
 
-    The jumps are those at the voxel's upper faces. b are Bezier tables, s tables of the second derivative of coefficients along an axis.
+    The jumps are those at the voxel's upper faces. b are Bezier tables, s tables of the second derivative of
+    coefficients along an axis.
     """
     n0, n1, n2 = c.shape
     np0 = 3 if n0 > 1 else 1

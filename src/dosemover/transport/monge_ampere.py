@@ -69,8 +69,8 @@ def middle_densities(
     middles = [(e[1:] + e[:-1]) / 2 for e in edges]
     penalty = min(4 * length_mm**2, 1e30)
     each_slab(
-        kernels.push_to_middle, a.shape[0], a.size, w, a, b, *edges, *middles, *_center_tables(space), penalty,
-        ra, rb,
+        kernels.push_to_middle, a.shape[0], a.size, w, a, b, *edges, *middles, *_center_tables(space),
+        penalty, ra, rb,
     )  # fmt: skip
     if np.isinf(length_mm):
         volume = space.grid.voxel_volume_mm3

@@ -19,6 +19,9 @@ _COARSEST = 48
 _SHARPEN = 0.275
 """Weight of the filter (1 - g) + g cos(w) that makes seven points resemble quadratic splines."""
 
+_NEARLY_SINGULAR = 0.02
+"""(box / L)^2 below which single precision loses the screening of constants, which are then solved apart."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Level:
@@ -125,10 +128,14 @@ class Multigrid:
         w = tuple(np.empty(grid.shape, np.float32) for _ in range(3))
         each_slab(kernels.faces, grid.shape[0], theta.size, floor * self._scale, *widths, *w)
         weight = floor if screen is None else screen
+        extent = max(hi - lo for lo, hi in grid.box_mm)
+        self._constant = 0.0
+        if 0 < screening * extent**2 < _NEARLY_SINGULAR:
+            self._constant = 1 / (screening * float(np.sum(weight * grid.voxel_volume_mm3)))
         screens = (weight * grid.voxel_volume_mm3 * (screening * self._scale)).astype(np.float32)
         self._levels: list[_Level] = []
         self._build((w[0], w[1], w[2]), screens, widths)
-        self._inverse = _dense_inverse(self._levels[-1])
+        self._inverse = _dense_inverse(self._levels[-1], screened=self._constant == 0.0)
 
     def _build(self, w: tuple[Any, Any, Any], screen: NDArray[np.float32], widths: list[Any]) -> None:
         """Add levels until the last is small enough for a dense inverse."""
@@ -203,14 +210,16 @@ class Multigrid:
         each_slab(kernels.widen, r.shape[0], r.size, size * self._scale, z, out)
         if self.singular:
             out -= float(out.mean())
+        elif self._constant > 0:
+            out += self._constant * float(r.sum())
 
 
-def _dense_inverse(level: _Level) -> NDArray[np.float32]:
+def _dense_inverse(level: _Level, *, screened: bool) -> NDArray[np.float32]:
     """Inverse (or pseudo-inverse, without screening) of the coarsest matrix."""
     shape = level.screen.shape
     n = level.screen.size
     index = np.arange(n).reshape(shape)
-    matrix = np.diag(level.screen.ravel().astype(np.float64))
+    matrix = np.diag(level.screen.ravel().astype(np.float64)) if screened else np.zeros((n, n))
     for axis, w in enumerate(level.w):
         i = index.take(range(shape[axis] - 1), axis=axis).ravel()
         j = index.take(range(1, shape[axis]), axis=axis).ravel()

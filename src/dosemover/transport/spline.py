@@ -119,7 +119,7 @@ class SplineSpace:
         return SplineSpace(grid), c
 
     def midpoints(self, u: NDArray[np.float64], *, iterations: int = 12) -> NDArray[np.float64]:
-        """(u, grad u) at the midpoint z = x + grad u(z)/2 of the path from each voxel centre, [4, z, y, x]."""
+        """(u, grad u) at the midpoint z = x + grad u(z)/2 of the path from each voxel centre: [4, ...]."""
         out = np.empty((4, *u.shape))
         blends = [b for pair in self.blends for b in pair]
         axes = [*self.grid.edges_mm, *self.grid.centers_mm]

@@ -155,9 +155,9 @@ def wasserstein_2(
     Notes
     -----
     *Definition*: balanced transport of the normalised densities; blind to scale, see the mass ratio.
-    *Limits*: ``upper`` is None where voxels without dose separate parts of different mass. Where displacements
-    exceed a voxel, a Newton scheme solves the Monge-Ampere equation of the midpoints from coarse to fine;
-    ``status`` tells where it did not converge. Below a voxel the estimate is linear.
+    *Limits*: ``upper`` is None where voxels without dose separate parts of different mass. Where
+    displacements exceed a voxel, a Newton scheme solves the Monge-Ampere equation of the midpoints from
+    coarse to fine; ``status`` tells where it did not converge. Below a voxel the estimate is linear.
     *Cost*: about 3 CPU-s at 2 M voxels, twice that with Newton.
 
     References

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+import SimpleITK
 
 import dosemover as dm
 from dosemover.cli.main import main
@@ -84,12 +85,15 @@ def test_a_limit_brings_its_metric_along(pair, capsys):
     [
         ["--fail-if", "mass_ratio=1"],
         ["--fail-if", "mass_ratio<x"],
+        ["--fail-if", "mass_ratio<nan"],
         ["--gamma", "3"],
         ["--gamma", "3/x"],
         ["--scale", "match-nothing"],
         ["--reach", "-1"],
         ["--null", "1.5"],
         ["--dose-threshold", "-3"],
+        ["--dose-threshold", "nan"],
+        ["--seed", "-1"],
         ["--metrics", ","],
     ],
 )
@@ -97,13 +101,14 @@ def test_usage_that_has_no_meaning_exits_with_2(pair, arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["compare", *pair, *arguments])
     assert stopped.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+    assert arguments[0] in one_line(capsys)
 
 
 def one_line(capsys):
     """The one line on stderr."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dosemover: ")]
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
+    assert lines[0].startswith("dosemover: ")
     return lines[0]
 
 
@@ -130,7 +135,46 @@ def test_maps_that_do_not_overlap_get_one_line(pair, tmp_path, capsys):
     dose = dm.DoseMap.from_array(np.ones((4, 4, 4)), spacing_mm=SPACING, origin_mm=(500.0, 0.0, 0.0))
     dm.write_dose(dose, far)
     assert main(["compare", pair[0], str(far), *FAST]) == 2
-    assert "do not overlap" in one_line(capsys)
+    line = one_line(capsys)
+    assert "do not overlap" in line
+    assert "far.nrrd" in line
+
+
+def test_a_density_that_cannot_be_used_names_its_file(pair, tmp_path, capsys):
+    far = tmp_path / "far.nrrd"
+    dm.write_dose(dm.DoseMap.from_array(np.ones((4, 4, 4)), spacing_mm=SPACING, origin_mm=(500.0, 0, 0)), far)
+    assert main(["compare", *pair, *FAST, "--density", str(far)]) == 2
+    assert "far.nrrd: the density spans" in one_line(capsys)
+
+
+def test_vector_maps_are_saved_with_their_components_last(pair, tmp_path):
+    maps = tmp_path / "maps"
+    assert main(["compare", *pair, "--metrics", "dmd", "--quiet", "--save-maps", str(maps)]) == 0
+    saved = SimpleITK.ReadImage(str(maps / "displacement_mm.nrrd"))
+    assert saved.GetNumberOfComponentsPerPixel() == 3
+    assert saved.GetSize() == (12, 10, 8)
+
+
+def test_maps_on_uneven_voxels_are_saved_with_their_boundaries(tmp_path):
+    edges = {"x_edges_mm": [0, 1, 3, 6, 7], "y_edges_mm": np.arange(6), "z_edges_mm": [0, 2, 3, 7]}
+    dose = np.random.default_rng(3).random((3, 5, 4)) + 1
+    names = [str(tmp_path / name) for name in ("a.npz", "b.npz")]
+    for name, factor in zip(names, (1.0, 1.1), strict=True):
+        np.savez(name, dose_gy=factor * dose, **edges)
+    maps = tmp_path / "maps"
+    assert main(["compare", *names, *FAST, "--quiet", "--save-maps", str(maps)]) == 0
+    saved = np.load(maps / "difference_gy.npz")
+    np.testing.assert_allclose(saved["values"], 0.1 * dose, rtol=1e-5)
+    np.testing.assert_array_equal(saved["x_edges_mm"], edges["x_edges_mm"])
+
+
+def test_a_warning_is_one_line_without_source(tmp_path, capsys):
+    batches = np.random.default_rng(5).random((4, 3, 4, 5)) + 1
+    np.savez(tmp_path / "a.npz", batches_gy=batches, spacing_mm=(2.0, 2.0, 2.0))
+    assert main(["convert", str(tmp_path / "a.npz"), str(tmp_path / "a.dcm")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: a.dcm keeps the dose alone")
 
 
 @pytest.mark.parametrize("option", ["--report", "--json", "--save-maps"])

@@ -254,7 +254,7 @@ def test_identifiers_stay_apart_from_the_details(tmp_path):
 FAULTS = {
     "negative": ({}, "negative dose"),
     "units": ({"DoseUnits": "CGY"}, "DoseUnits must be GY or RELATIVE, got 'CGY'"),
-    "no units": ({"DoseUnits": None}, "DoseUnits must be"),
+    "no units": ({"DoseUnits": None}, "lacks DoseUnits"),
     "spacing": ({"PixelSpacing": [0, 3]}, r"PixelSpacing must be positive, got \[0.0, 3.0\]"),
     "no spacing": ({"PixelSpacing": None}, "lacks PixelSpacing"),
     "no position": ({"ImagePositionPatient": None}, "lacks ImagePositionPatient"),

@@ -222,3 +222,14 @@ def test_the_temporary_file_has_the_suffixes_and_takes_the_place_of_a_link(tmp_p
         temporary.write_text("new")
     assert link.is_symlink()
     assert target.read_text() == "new"
+
+
+@pytest.mark.parametrize("spacing", [9.999999999999998, 99.99999999999997, 0.1 + 0.2, 1 / 3])
+def test_decimal_strings_have_at_most_16_characters(spacing, tmp_path):
+    dose = DoseMap.from_array(
+        np.ones((2, 3, 4)), spacing_mm=(spacing, 2.0, spacing), origin_mm=(-spacing, 0, 0)
+    )
+    dataset = pydicom.dcmread(write_dicom_dose(dose, tmp_path / "a.dcm"))
+    for value in (*dataset.PixelSpacing, *dataset.ImagePositionPatient, *dataset.GridFrameOffsetVector):
+        assert len(str(value)) <= 16
+    assert read_dicom_dose(tmp_path / "a.dcm").grid.coincides_with(dose.grid, tolerance_mm=1e-9)

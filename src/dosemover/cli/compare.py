@@ -60,7 +60,7 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         type=options.names,
         default=("default",),
         metavar="default|fast|all|NAME,NAME",
-        help="which metrics (default: %(default)s)",
+        help="which metrics: sets, families or keys of the JSON (default: default)",
     )
     group.add_argument(
         "--gamma",
@@ -69,7 +69,12 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         metavar="3/3,2/2",
         help="gamma criteria PERCENT/MM (default: 3/3,2/2)",
     )
-    group.add_argument("--normalization", choices=("global", "local", "both"), default="global")
+    group.add_argument(
+        "--normalization",
+        choices=("global", "local", "both"),
+        default="global",
+        help="dose that the gamma criterion's %% refers to (default: global)",
+    )
     group.add_argument(
         "--gamma-interpolant",
         choices=("simplex", "grid"),
@@ -81,7 +86,8 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         type=options.not_negative,
         default=10.0,
         metavar="PERCENT",
-        help="leave out reference doses below this share of the maximum (default: 10)",
+        help="leave out reference doses below this share of the prescription, or of the maximum where none "
+        "is given (default: 10)",
     )
     group.add_argument(
         "--exchange",
@@ -101,8 +107,10 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         "--reach", type=options.positive, default=10.0, metavar="MM", help="flat norm: reach (default: 10)"
     )
     group.add_argument("--profile", action="store_true", help="add profiles over exchange length and reach")
-    group.add_argument("--null", type=options.count, metavar="N", help="number of null draws")
-    group.add_argument("--seed", type=int, default=0, metavar="N")
+    group.add_argument("--null", type=options.count, metavar="N", help="number of draws of noise alone")
+    group.add_argument(
+        "--seed", type=options.seed, default=0, metavar="N", help="seed of every random draw (default: 0)"
+    )
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -139,16 +147,16 @@ def publish(result: ComparisonResult, arguments: argparse.Namespace) -> int:
 
     for warning in result.warnings:
         say(f"warning: {warning}", quiet=arguments.quiet)
-    if arguments.json == "-":
-        print(result.to_json())
-    elif not arguments.quiet:
-        print_result(result)
     if arguments.json and arguments.json != "-":
         write_text(arguments.json, result.to_json() + "\n")
     if arguments.save_maps:
         save_maps(result, Path(arguments.save_maps))
     if arguments.report:
         say(f"report: {result.report(arguments.report)}", quiet=arguments.quiet)
+    if arguments.json == "-":
+        print(result.to_json())
+    elif not arguments.quiet:
+        print_result(result)
     verdicts = [verdict for one in arguments.fail_if if (verdict := one.verdict(result)) is not None]
     for verdict in verdicts:
         say(f"dosemover: outside the limit {verdict}", quiet=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import operator
 import re
 from dataclasses import dataclass
@@ -54,8 +55,9 @@ def condition(text: str) -> Condition:
 
 
 def _number(text: str) -> float | None:
-    """A number, or None where the text is none."""
+    """A finite number, or None where the text is none."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None

@@ -31,23 +31,25 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(described, indent=2, default=str))
         return 0
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in described.items():
-        table.add_row(key, _text(value))
+        empty = "uneven" if key == "spacing_mm" else ""
+        table.add_row(key, escape(_text(value, empty)))
     Console(highlight=False).print(table)
     return 0
 
 
-def _text(value: Any) -> str:
-    """One value of the table, with numbers short."""
+def _text(value: Any, empty: str = "") -> str:
+    """One value of the table, with numbers short, and a word for what there is not."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(_text(entry) for entry in value)
+        return ", ".join(_text(entry, empty) for entry in value)
     if isinstance(value, dict):
-        return "; ".join(f"{key}: {_text(entry)}" for key, entry in value.items())
-    return "" if value is None else str(value)
+        return "; ".join(f"{key}: {_text(entry, empty)}" for key, entry in value.items())
+    return empty if value is None else str(value)

@@ -5,19 +5,30 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from dosemover import __version__
-from dosemover.errors import DosemoverError, NotConvergedError
+from dosemover.errors import AccuracyWarning, DosemoverError, NotConvergedError, StatisticalWarning
 
 EXIT_DONE, EXIT_LIMIT, EXIT_INPUT, EXIT_NOT_CONVERGED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser that answers wrong usage with one line, like every other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where help is, and exit."""
+        self.exit(EXIT_INPUT, f"dosemover: {message}. See: {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of every command; each command's module is imported when it runs."""
     from dosemover.cli import compare, convert, demo, doctor, info, moments
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dosemover",
         description="Compare radiotherapy dose maps: how far, in mm, the dose moved, and by how much, in %, "
         "it changed, beside every classical metric. A research tool, not a medical device.",
@@ -35,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parsed = build_parser().parse_args(arguments)
     try:
-        return parsed.run(parsed)
+        with _warnings_on_one_line():
+            return parsed.run(parsed)
     except NotConvergedError as error:
         return _fail(error, EXIT_NOT_CONVERGED)
     except DosemoverError as error:
@@ -46,6 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone: nothing left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+
+
+@contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """Show the project's own warnings as lines of stderr, and no library's."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for category in (AccuracyWarning, StatisticalWarning):
+            warnings.simplefilter("always", category)
+        warnings.showwarning = show
+        yield
 
 
 def _fail(error: Exception, code: int) -> int:

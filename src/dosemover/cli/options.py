@@ -20,7 +20,13 @@ def positive(text: str) -> float:
 
 def not_negative(text: str) -> float:
     """A number that is 0 or positive."""
-    return 0.0 if text.strip() in ("0", "0.0") else positive(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be 0 or a positive number, got {text!r}")
+    return value
 
 
 def count(text: str) -> int:
@@ -29,6 +35,13 @@ def count(text: str) -> int:
     if value != int(value):
         raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}")
     return int(value)
+
+
+def seed(text: str) -> int:
+    """A whole number that is 0 or positive."""
+    if not text.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f"must be 0 or a positive whole number, got {text!r}")
+    return int(text)
 
 
 def criteria(text: str) -> tuple[tuple[float, float], ...]:

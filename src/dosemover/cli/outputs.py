@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dosemover.errors import InputError
 
 if TYPE_CHECKING:
-    from dosemover.comparison.result import ComparisonResult
+    from numpy.typing import NDArray
+
+    from dosemover.comparison.result import ComparisonResult, FieldMap
 
 
 def check_targets(report: str | None, json_file: str | None, directory: str | None) -> None:
@@ -32,8 +34,13 @@ def _check_folder(option: str, name: str, folder: Path) -> None:
     """A folder that exists and can be written to."""
     if not folder.is_dir():
         raise InputError(f"{option} {name}: the directory {folder} does not exist. Create it first.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{option} {name}: the directory {folder} cannot be written to. Choose another.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise InputError(
+            f"{option} {name}: the directory {folder} cannot be written to ({error.strerror}). Name another."
+        ) from error
 
 
 def make_directory(directory: Path) -> Path:
@@ -56,9 +63,26 @@ def write_text(name: str, text: str) -> None:
 
 
 def save_maps(result: ComparisonResult, directory: Path) -> None:
-    """Write every per-voxel result as DIR/NAME.nrrd."""
+    """Write every per-voxel result as DIR/NAME.nrrd, or .npz where voxels are uneven."""
+    import numpy as np
+
     from dosemover.io import write_map
 
     make_directory(directory)
     for name, one in result.maps.items():
-        write_map(one.values, one.grid, directory / f"{name}.nrrd")
+        values = np.moveaxis(one.values, 0, -1) if one.values.ndim == 4 else one.values
+        if one.grid.is_even:
+            write_map(values, one.grid, directory / f"{name}.nrrd", unit=one.unit)
+        else:
+            _save_uneven(values, one, directory / f"{name}.npz")
+
+
+def _save_uneven(values: NDArray[Any], one: FieldMap, target: Path) -> None:
+    """Values with the voxel boundaries that no image format can hold."""
+    import numpy as np
+
+    from dosemover.io.atomic import atomic_write
+
+    edges = {f"{axis}_edges_mm": e for axis, e in zip("zyx", one.grid.edges_mm, strict=True)}
+    with atomic_write(target) as temporary:
+        np.savez_compressed(temporary, values=values, unit=np.array(one.unit), **edges)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 from dosemover._runtime import Progress, no_progress, provenance
@@ -17,8 +18,8 @@ from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import ComparisonResult, MetricResult
 from dosemover.comparison.settings import CompareSettings, Normalization, Scale
 from dosemover.dose import DoseMap, Structure
-from dosemover.errors import InputError
-from dosemover.grid import interpolate, require_overlap
+from dosemover.errors import AccuracyWarning, GridMismatchError, InputError, StatisticalWarning
+from dosemover.grid import require_overlap
 
 
 def compare(
@@ -136,7 +137,7 @@ def compare(
         warnings.simplefilter("always")
         first = as_dose_map("reference", reference, spacing_mm=spacing_mm, origin_mm=origin_mm)
         second = as_dose_map("evaluated", evaluated, spacing_mm=spacing_mm, origin_mm=origin_mm)
-        require_overlap(first.grid, second.grid)
+        _require_overlap(first, second)
         factor = scale_factor(
             reference=first, evaluated=second, scale=settings.scale, prescription_gy=prescription_gy
         )
@@ -162,9 +163,29 @@ def compare(
         profiles=context.profiles,
         settings=settings.to_dict() | {"scale_factor": factor},
         provenance=provenance() | {"seed": seed},
-        warnings=tuple(dict.fromkeys(str(one.message) for one in caught)),
+        warnings=_own_warnings(caught),
         identifiers=identifiers,
     )
+
+
+def _require_overlap(reference: DoseMap, evaluated: DoseMap) -> None:
+    """Refuse maps whose boxes have nothing in common, naming both."""
+    try:
+        require_overlap(reference.grid, evaluated.grid)
+    except GridMismatchError as error:
+        names = f"{reference.name or 'the reference'} and {evaluated.name or 'the evaluated map'}"
+        raise GridMismatchError(f"{names}: {error}") from error
+
+
+def _own_warnings(caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
+    """What the project warns of, once each; what libraries warn of goes on to the caller."""
+    own: dict[str, None] = {}
+    for one in caught:
+        if issubclass(one.category, AccuracyWarning | StatisticalWarning):
+            own[str(one.message)] = None
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return tuple(own)
 
 
 def _on_grid(context: ComparisonContext) -> tuple[Structure, ...]:
@@ -189,10 +210,10 @@ def _with_density(reference: DoseMap, density: Any) -> DoseMap:
     if density is None:
         return reference
     if isinstance(density, str | PathLike):
-        from dosemover.io import read_map
+        from dosemover.io.companions import with_density
+        from dosemover.io.read import read_map
 
-        values, grid = read_map(density)
-        density = interpolate(values, source=grid, target=reference.grid)
+        return with_density(reference, Path(density).name, *read_map(density))
     return replace(reference, density_g_per_cm3=density)
 
 

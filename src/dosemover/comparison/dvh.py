@@ -113,6 +113,10 @@ def _synthrad(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Me
     value = metrics.synthrad_dose_score(
         reference=context.reference, evaluated=context.evaluated_here, prescription_gy=prescription
     )
+    if value is None:
+        reason = f"no voxel of the reference reaches 90 % of the prescription, {prescription:g} Gy"
+        yield missing("synthrad_dose_score", "", reason, prescription_gy=prescription)
+        return
     yield MetricResult(key="synthrad_dose_score", value=value, settings={"prescription_gy": prescription})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,7 +12,7 @@ from typing import Literal
 from dosemover.comparison.context import ComparisonContext, missing
 from dosemover.comparison.result import MetricResult
 from dosemover.comparison.settings import CompareSettings
-from dosemover.errors import DosemoverError, InputError
+from dosemover.errors import AccuracyWarning, DosemoverError, InputError
 from dosemover.noise.significance import Direction
 
 Compute = Callable[[ComparisonContext, frozenset[str]], Iterable[MetricResult]]
@@ -108,6 +109,10 @@ def run(family: Family, context: ComparisonContext, wanted: frozenset[str]) -> l
         results = {result.key: result for result in family.compute(context, wanted)}
     except (DosemoverError, MemoryError) as error:
         reason = str(error) or "not enough memory"
+        return [missing(key, unit, reason) for key, unit in units.items() if key in wanted]
+    except Exception as error:  # a defect in one family must not take the results of the others along
+        reason = f"internal error, please report it ({type(error).__name__}: {error})"
+        warnings.warn(f"{family.name}: {reason}", AccuracyWarning, stacklevel=2)
         return [missing(key, unit, reason) for key, unit in units.items() if key in wanted]
     seconds = time.perf_counter() - start
     absent = "not computed"

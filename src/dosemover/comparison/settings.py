@@ -33,7 +33,8 @@ class CompareSettings:
         How the evaluated dose is continued between voxel centres.
     normalization : {"global", "local", "both"}
     dose_threshold_percent : float
-        Voxels below this share of the normalisation dose are left out of gamma and its kin [%].
+        Voxels below this share of the normalisation dose (the prescription, or the reference maximum) are
+        left out of gamma and its kin [%].
     prescription_gy : float, optional
         Normalisation dose of global gamma and of relative differences [Gy]; the reference maximum
         where it is None.
@@ -95,6 +96,8 @@ class CompareSettings:
             raise InputError(
                 f"`ambient_dose_percent` must be 0 or positive, got {self.ambient_dose_percent}."
             )
+        if self.seed < 0:
+            raise InputError(f"`seed` must be 0 or a positive whole number, got {self.seed}.")
         if self.null is not None and self.null < 1:
             raise InputError(f"`null` must be a positive number of draws, got {self.null}.")
 

@@ -89,13 +89,13 @@ def _isodose(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Met
                 value=value,
                 unit=_ISODOSE_UNITS[key],
                 settings={"level_gy": one.level_gy},
-                status=one.status,
+                status="ok" if value is not None else one.status,
             )
 
 
 def _center(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
-    """Shift of the centre of dose."""
-    found = metrics.center_shift(reference=context.reference, evaluated=context.evaluated_here)
+    """Shift of the centre of dose, each map on its own grid."""
+    found = metrics.center_shift(reference=context.reference, evaluated=context.evaluated)
     yield MetricResult(
         key="center_shift_mm",
         value=found.length_mm,

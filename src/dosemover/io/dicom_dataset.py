@@ -93,8 +93,8 @@ def read_dataset(path: str | os.PathLike[str], *, sop_class_uid: str, kind: str)
     content = _read_bytes(path)
     if not _looks_like_dicom(content[:140]):
         raise DataFormatError(
-            f"{path} is not a DICOM file: it has neither the DICM prefix nor a first data element. "
-            f"{kind} cannot be read from it. Export it again, or give the file its format's suffix."
+            f"{path} is not a DICOM file: it has neither the DICM prefix nor a first data element, "
+            f"and {kind} cannot be read from it. Export it again, or give the file its format's suffix."
         )
     dataset = guarded(
         lambda: pydicom.dcmread(BytesIO(content), force=True),

@@ -108,6 +108,11 @@ def read_dicom_dose(path: str | os.PathLike[str]) -> DoseMap:
 def _unit(dataset: Dataset, path: str | os.PathLike[str]) -> str:
     """Unit of the map from DoseUnits."""
     units = text(dataset, "DoseUnits").upper()
+    if not units:
+        raise DataFormatError(
+            f"{path} lacks DoseUnits, or it is empty. The dose has no known unit; the file may be truncated. "
+            "Export it again, as an absolute dose in GY."
+        )
     if units not in ("GY", "RELATIVE"):
         raise DataFormatError(
             f"{path}: DoseUnits must be GY or RELATIVE, got {shown(units)}. The dose has no known unit. "

@@ -145,7 +145,6 @@ def _identity(dose: DoseMap, with_identifiers: bool) -> Dataset:
 def _add_geometry(dataset: Dataset, grid: Grid) -> None:
     """Add the image plane and multi-frame attributes of a grid."""
     from pydicom.tag import Tag
-    from pydicom.valuerep import format_number_as_ds
 
     dx, dy, dz = grid.spacing_mm
     if dx is None or dy is None:
@@ -165,12 +164,12 @@ def _add_geometry(dataset: Dataset, grid: Grid) -> None:
             stacklevel=3,
         )
     dataset.Rows, dataset.Columns, dataset.NumberOfFrames = y.size, x.size, z.size
-    dataset.PixelSpacing = [format_number_as_ds(dy), format_number_as_ds(dx)]
-    dataset.ImagePositionPatient = [format_number_as_ds(float(c[0])) for c in (x, y, z)]
+    dataset.PixelSpacing = [_decimal_string(dy), _decimal_string(dx)]
+    dataset.ImagePositionPatient = [_decimal_string(float(c[0])) for c in (x, y, z)]
     dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.SliceThickness = None if dz is None else format_number_as_ds(dz)
+    dataset.SliceThickness = None if dz is None else _decimal_string(dz)
     dataset.FrameIncrementPointer = Tag("GridFrameOffsetVector")
-    dataset.GridFrameOffsetVector = [format_number_as_ds(float(d)) for d in z - z[0]]
+    dataset.GridFrameOffsetVector = [_decimal_string(float(d)) for d in z - z[0]]
 
 
 def _add_dose(dataset: Dataset, dose: DoseMap) -> None:
@@ -197,6 +196,12 @@ def _add_dose(dataset: Dataset, dose: DoseMap) -> None:
     dataset.DoseSummationType = "PLAN"
     dataset.DoseGridScaling = scaling
     dataset.PixelData = np.minimum(stored, 2**32 - 1).astype("<u4").tobytes()
+
+
+def _decimal_string(value: float) -> str:
+    """A number in at most the 16 characters of a decimal string, as precise as they allow."""
+    candidates = (f"{value:.{digits}g}" for digits in range(16, 0, -1))
+    return next(shown for shown in candidates if len(shown) <= 16)
 
 
 def _decimal(value: float) -> str:

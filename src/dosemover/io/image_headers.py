@@ -131,6 +131,7 @@ def _meta_header(path: Path) -> ImageHeader:
     _check_dimensions(path, entries.get("NDims", ""), entries.get("DimSize", "").split())
     for key in set(_META_GEOMETRY) & set(entries):
         _check_geometry(path, key, entries[key])
+    _check_spacing(path, "ElementSpacing", entries.get("ElementSpacing", ""))
     name = entries.get("ElementDataFile", "")
     local = name.upper() == "LOCAL"
     packed = entries.get("CompressedData", "false").lower() in ("true", "1")
@@ -161,6 +162,7 @@ def _nrrd_header(path: Path) -> ImageHeader:
     _check_dimensions(path, entries.get("dimension", ""), entries["sizes"].split())
     for key in set(_NRRD_GEOMETRY) & set(entries):
         _check_geometry(path, key, re.sub(r"\bnone\b|\bnan\b|[(),]", " ", entries[key], flags=re.IGNORECASE))
+    _check_spacing(path, "spacings", entries.get("spacings", ""))
     encoding = entries["encoding"].lower()
     packed = encoding in ("gzip", "gz")
     ratio = {"raw": 1, "bzip2": _BZIP2_RATIO, "bz2": _BZIP2_RATIO}.get(encoding, _TEXT_RATIO)
@@ -228,6 +230,15 @@ def _check_geometry(path: Path, key: str, text: str) -> None:
                 f"{path.name}: {key} holds {word[:40]!r}. Positions and sizes in mm must be numbers up to "
                 f"{_LARGEST:g}. The header is wrong. Export it again."
             )
+
+
+def _check_spacing(path: Path, key: str, text: str) -> None:
+    """Refuse voxels without a width; numbers have been checked before."""
+    if any(float(word) <= 0 for word in text.split()):
+        raise DataFormatError(
+            f"{path.name}: {key} must be positive, got {text[:80]!r}. Distances in mm cannot be computed. "
+            "The header is wrong. Export it again."
+        )
 
 
 def _data_file(path: Path, name: str) -> Path:

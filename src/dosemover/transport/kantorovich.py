@@ -20,7 +20,7 @@ from dosemover.transport.result import TransportResult
 DEFAULT_REACHES_MM = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 """Reaches of the profile [mm]."""
 
-_BYTES_PER_VOXEL = 200
+_BYTES_PER_VOXEL = 240
 """Peak memory on the grid, beside both maps."""
 
 
@@ -216,7 +216,7 @@ def flat_norm(
     *Limits*: a shift of a wide field costs as much moved as lost at one edge and gained at the other, so it
     may read either way; the flux is not unique and no map of displacements. With noise the value of voxels
     (trilinear f) stays 15 to 40 % below ``upper``: both are true statements about different suprema.
-    *Cost*: about 5 CPU-s at 2 M voxels with 5 % noise, 1.5 where smooth; 200 bytes a voxel; linear in the
+    *Cost*: about 5 CPU-s at 2 M voxels with 5 % noise, 1.5 where smooth; 240 bytes a voxel; linear in the
     number of voxels.
 
     References

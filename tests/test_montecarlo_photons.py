@@ -164,8 +164,8 @@ def test_narrow_beam_attenuation_is_exponential_to_two_parts_in_a_thousand():
     attenuation = np.ascontiguousarray(engine.section[:, index, 3])
     none = np.zeros(0)
     _, voxel, depth, _, _ = walk(
-        0.0, 0.0, -50.0, 0.3, 0.1, 0.948683298, 1e300, 0.5, 1.0, 0.0, False, 0, medium, None, 1.0, box, attenuation,
-        attenuation, none, None, None, None,
+        0.0, 0.0, -50.0, 0.3, 0.1, 0.948683298, 1e300, 0.5, 1.0, 0.0, False, 0, medium, None, 1.0, box,
+        attenuation, attenuation, none, None, None, None,
     )  # fmt: skip
     assert voxel == -1
     assert np.exp(-depth) == pytest.approx(expected, rel=1e-6)

@@ -11,13 +11,17 @@ from closed_forms import w1_on_a_line
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, InputError
 from dosemover.grid import Grid
+from dosemover.io import read_dose
 from dosemover.transport import (
     axis_w1,
+    axis_w2,
     emd,
     flat_norm,
     flat_norm_gradient,
     flat_norm_profile,
     sliced_w1,
+    sliced_w2,
+    sobolev_w2,
     wasserstein_1,
     wasserstein_1_gradient,
 )
@@ -317,6 +321,24 @@ def test_the_profile_rises_from_all_lost_to_all_moved():
     w1 = wasserstein_1(reference=a, evaluated=b)
     assert profile["value"][-1] == pytest.approx(w1.value, rel=0.05)
     assert profile["lost_percent"][0] > 10 * profile["lost_percent"][-1]
+
+
+@pytest.mark.slow
+def test_two_days_of_one_plan_lie_apart_by_their_rigid_shift_in_every_distance(data_path):
+    a, b = (
+        read_dose(data_path(f"slicerrt/{name}"))
+        for name in ("EclipseEnt_Dose.nrrd", "EclipseEnt_Dose_Day2.nrrd")
+    )
+    shift = axis_w2(reference=a, evaluated=b)  # the second day is nearly the first, moved
+    w1 = wasserstein_1(reference=a, evaluated=b)
+    assert w1.gap < 0.02
+    assert w1.value == pytest.approx(shift.value, rel=0.02)
+    assert sobolev_w2(reference=a, evaluated=b).value == pytest.approx(shift.value, rel=0.02)
+    sliced = sliced_w2(reference=a, evaluated=b).settings["w2_lower_bound_mm"]
+    assert sliced == pytest.approx(shift.value, rel=0.01)
+    kr = flat_norm(reference=a, evaluated=b)
+    assert kr.gap < 0.03
+    assert kr.parts["kr_lost_percent"] == pytest.approx(kr.parts["kr_gained_percent"], rel=0.01)
 
 
 # ---------------------------------------------------------------- gradients

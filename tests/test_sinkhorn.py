@@ -85,6 +85,16 @@ def test_pots_unbalanced_plan_gives_the_same_entropic_cost():
     assert found.value**2 == pytest.approx(dense_divergence(a, b, 2.0, 5.0), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("seed", "blur", "theirs"), [(3, 1.5, 0.8503896601541108), (4, 2.5, 0.8700931321880567)]
+)
+def test_ott_jax_gave_the_same_divergence(seed, blur, theirs):
+    """OTT-JAX 0.6.0, sinkhorn_divergence, epsilon = 2 blur^2, threshold 1e-9, double precision."""
+    a, b = random_pair(seed, uneven_grid(4, (3, 4, 4)))
+    found = sinkhorn_divergence(reference=a, evaluated=b, blur_mm=blur, tolerance=1e-7, max_iterations=500)
+    assert found.value**2 == pytest.approx(theirs, rel=1e-6)
+
+
 @pytest.mark.parametrize("blur", [2.0, 6.0])
 def test_a_translation_reads_its_length_at_every_blur(blur):
     a = box_map((20, 24, 28), (2.0, 2.0, 2.0), (5, 6, 7), (11, 12, 13))

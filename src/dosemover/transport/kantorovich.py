@@ -136,7 +136,8 @@ def _result(
             fields=fields,
             settings=settings | {"solver_upper_mm": 0.0},
         )
-    lower, solver_upper = bounds.lower * unit, bounds.solver_upper * unit
+    solver_upper = bounds.solver_upper * unit
+    lower = min(bounds.lower * unit, solver_upper)  # they may meet, to rounding
     return TransportResult(
         value=(lower + solver_upper) / 2,
         lower=lower,

@@ -123,7 +123,7 @@ def midpoint_newton(
             space, theta, ra - rb, screening=screening, tolerance=3e-2, max_iterations=25
         ).x
         count += 1
-        for damping in (1.0, 0.4, 0.15):
+        for damping in (1.0, 0.5, 0.2, 0.08):
             trial = w + damping * step
             new = state(trial)
             if new[2] < mismatch:
@@ -131,7 +131,7 @@ def midpoint_newton(
         else:
             break
         previous, w, (ra, rb, mismatch) = mismatch, trial, new
-        if mismatch > 0.8 * previous:
+        if mismatch > 0.95 * previous:
             break
     return MidpointPotential(
         w=w,
@@ -163,7 +163,7 @@ def midpoint_potential(
     b: NDArray[np.float64],
     *,
     length_mm: float,
-    steps: int = 6,
+    steps: int = 10,
     tolerance: float = 1e-3,
 ) -> MidpointPotential:
     """Midpoint potential from coarse grids to the finest, for displacements of many voxels."""

@@ -126,7 +126,7 @@ class Multigrid:
         self._scale = 1.0 / scale
         floor = np.maximum(theta, 1e-12 * float(theta.max()))
         w = tuple(np.empty(grid.shape, np.float32) for _ in range(3))
-        each_slab(kernels.faces, grid.shape[0], theta.size, floor * self._scale, *widths, *w)
+        each_slab(kernels.faces, grid.shape[0], theta.size, floor * self._scale, *widths, splines, *w)
         weight = floor if screen is None else screen
         extent = max(hi - lo for lo, hi in grid.box_mm)
         self._constant = 0.0

@@ -166,8 +166,19 @@ def prolong(low, high, coarse, f0, f1, f2, p):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def faces(low, high, theta, v0, v1, v2, w0, w1, w2):
-    """Seven-point weights: area over the resistance of two half voxels, stored on upper faces."""
+def _conductance(s, t, u, v, smooth):
+    """Conductance of a face of area 1 between voxels of mobility s, t and width u, v.
+
+    Two half voxels in series; for smooth potentials, whose slope cannot jump, side by side.
+    """
+    if smooth:
+        return 2 * (s * u + t * v) / (u + v) ** 2
+    return 2 / (u / s + v / t)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def faces(low, high, theta, v0, v1, v2, smooth, w0, w1, w2):
+    """Seven-point weights, stored on upper faces."""
     n0, n1, n2 = theta.shape
     for i in range(low, high):
         for j in range(n1):
@@ -177,11 +188,17 @@ def faces(low, high, theta, v0, v1, v2, w0, w1, w2):
                 w1[i, j, k] = 0.0
                 w2[i, j, k] = 0.0
                 if i < n0 - 1:
-                    w0[i, j, k] = 2 * v1[j] * v2[k] / (v0[i] / t + v0[i + 1] / theta[i + 1, j, k])
+                    w0[i, j, k] = (
+                        v1[j] * v2[k] * _conductance(t, theta[i + 1, j, k], v0[i], v0[i + 1], smooth)
+                    )
                 if j < n1 - 1:
-                    w1[i, j, k] = 2 * v0[i] * v2[k] / (v1[j] / t + v1[j + 1] / theta[i, j + 1, k])
+                    w1[i, j, k] = (
+                        v0[i] * v2[k] * _conductance(t, theta[i, j + 1, k], v1[j], v1[j + 1], smooth)
+                    )
                 if k < n2 - 1:
-                    w2[i, j, k] = 2 * v0[i] * v1[j] / (v2[k] / t + v2[k + 1] / theta[i, j, k + 1])
+                    w2[i, j, k] = (
+                        v0[i] * v1[j] * _conductance(t, theta[i, j, k + 1], v2[k], v2[k + 1], smooth)
+                    )
 
 
 @njit(cache=True, error_model="numpy", nogil=True)

@@ -11,6 +11,7 @@ from moment_maps import box_map
 from test_moment_sos import one_dimensional, tally, two_dimensional
 
 BOX = ((0.0, 48.0),) * 3
+METHODS = [("gradient", 0.03), ("regression", 0.02), ("christoffel", 0.03)]
 
 
 def tallies(*maps, degree=4):
@@ -64,7 +65,7 @@ def test_bad_barycenters_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("method", "largest"), [("gradient", 0.03), ("regression", 0.02), ("christoffel", 0.03)]
+    ("method", "largest"), METHODS
 )
 def test_the_map_is_recovered_from_the_pseudo_moments(method, largest):
     x, w, image, half_x, half_y = two_dimensional()

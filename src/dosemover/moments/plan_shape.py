@@ -66,7 +66,7 @@ class ChristoffelDarboux:
         return np.sum((v @ self.root.T) ** 2, axis=1)
 
     def targets(self, x: NDArray[Any], start: NDArray[Any]) -> NDArray[np.float64]:
-        """Points y of the smallest value for each x, by damped Gauss-Newton steps in the box from ``start``."""
+        """Points y of the smallest value for each x: damped Gauss-Newton steps in the box from ``start``."""
         y, damping = start.copy(), np.full(len(x), 1e-3)
         value = self(x, y)
         for _ in range(_STEPS):

@@ -1,0 +1,66 @@
+"""The command that prints moments, levels and bounds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dosemover.cli.main import main
+from dosemover.dose import DoseMap
+from dosemover.io import write_dose
+from dosemover.moments import MomentTally
+from moment_maps import beam
+
+
+@pytest.fixture
+def maps(tmp_path):
+    paths = []
+    for name, edge in (("one", 0.3), ("two", 0.38)):
+        path = tmp_path / f"{name}.nrrd"
+        write_dose(beam(16, edge), path)
+        paths.append(str(path))
+    return paths
+
+
+def test_one_map_shows_its_moments(maps, capsys):
+    assert main(["moments", maps[0]]) == 0
+    shown = capsys.readouterr().out
+    assert "rms extent" in shown
+    assert "bound" not in shown
+
+
+def test_two_maps_show_every_level_and_the_interval(maps, capsys):
+    assert main(["moments", *maps]) == 0
+    shown = capsys.readouterr().out
+    for words in ("mean shift", "Gaussian", "Galerkin W_2", "Galerkin DMD", "moment-SoS of order 2", "≤ W_2 ≤"):
+        assert words in shown
+    assert "no noise known" in " ".join(shown.split())
+
+
+def test_json_holds_levels_and_bounds(maps, capsys):
+    assert main(["moments", *maps, "--order", "1", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["schema"] == "dosemover.moments/1"
+    assert found["levels"]["mean_shift_mm"]["value_mm"] <= found["w2_bounds"]["lower_mm"] * (1 + 1e-9)
+    assert found["w2_bounds"]["lower_mm"] <= found["w2_bounds"]["upper_mm"]
+
+
+def test_tallies_are_saved(maps, tmp_path, capsys):
+    folder = tmp_path / "tallies"
+    assert main(["moments", *maps, "--no-bounds", "--save", str(folder), "--json", str(tmp_path / "m.json")]) == 0
+    saved = sorted(folder.glob("*.npz"))
+    assert len(saved) == 2
+    assert MomentTally.load(saved[0]).degree == 12
+    assert "w2_bounds" not in json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+
+
+def test_a_map_without_dose_is_one_line_on_stderr(tmp_path, capsys):
+    path = tmp_path / "empty.nrrd"
+    write_dose(DoseMap.from_array(np.zeros((4, 4, 4)), spacing_mm=(2, 2, 2)), path)
+    assert main(["moments", str(path)]) == 2
+    assert "holds no dose" in capsys.readouterr().err
+
+
+def test_an_absent_folder_for_json_is_one_line_on_stderr(maps, tmp_path, capsys):
+    assert main(["moments", maps[0], "--json", str(tmp_path / "absent" / "m.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err

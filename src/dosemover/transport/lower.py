@@ -20,7 +20,7 @@ _LARGEST_EXCESS = 3.0
 _SCALES = (1.0, 0.92, 0.8)
 """Multiples of a potential that are certified in one pass."""
 
-_WORTH = 1.004
+_WORTH = 1.001
 """Gain of a round in the squared bound below which further rounds of its kind are not worth their time."""
 
 _FLOOR = 1e-4

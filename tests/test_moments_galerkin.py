@@ -257,3 +257,28 @@ def test_degrees_out_of_range_are_refused():
         tally_map(field(), degree=99)
     with pytest.raises(InputError, match="must have shapes"):
         MomentAccumulator(box_mm=((0, 1),) * 3).add([[0, 0]], [1])
+
+
+def test_a_tally_made_during_a_simulation_is_that_of_its_map_to_the_voxel_size():
+    from dosemover.moments import MomentConsumer
+    from dosemover.montecarlo import Beam, SimulationConfig, Spectrum, simulate, water_tank
+
+    tank = water_tank(size_mm=120.0, voxel_mm=3.0)
+    beam = Beam(spectrum=Spectrum.mono(0.1), field_mm=60.0)
+    consumer = MomentConsumer(box_mm=tank.grid.box_mm, degree=4)
+    config = SimulationConfig(phantom=tank, sources=(beam,), histories=4000, batches=4, seed=3)
+    result = simulate(config, consumer=consumer)
+    streamed = consumer.tally()
+    mapped = tally_density(result.dose_gy, tank.grid, degree=4)
+    assert streamed.batches.shape[0] == 4
+    # a deposit lies at most half a voxel (h = 1/40 of the box) off its voxel's middle: a polynomial of degree
+    # k on an axis loses k(k+1)/2 (h/2)^2/3 of itself on average, and noise of the slope
+    np.testing.assert_allclose(streamed.tensor / streamed.mass, mapped.tensor / mapped.mass, atol=0.03)
+    np.testing.assert_allclose(streamed.mean_mm, mapped.mean_mm, atol=0.05)
+
+
+def test_a_consumer_without_deposits_has_no_tally():
+    from dosemover.moments import MomentConsumer
+
+    with pytest.raises(InputError, match="no deposit has been tallied"):
+        MomentConsumer(box_mm=((0, 1),) * 3).tally()

@@ -14,7 +14,13 @@ from dosemover.moments.gaussian import (
 from dosemover.moments.levels import MomentLevel, MomentLevels, moment_levels
 from dosemover.moments.line_sos import LineSosResult, line_sos, line_sos_from_moments
 from dosemover.moments.moment_sos import MomentSosResult, moment_sos
-from dosemover.moments.tally import MomentAccumulator, MomentTally, tally_density, tally_map
+from dosemover.moments.tally import (
+    MomentAccumulator,
+    MomentConsumer,
+    MomentTally,
+    tally_density,
+    tally_map,
+)
 
 __all__ = [
     "BarycenterResult",
@@ -24,6 +30,7 @@ __all__ = [
     "GaussianMoments",
     "LineSosResult",
     "MomentAccumulator",
+    "MomentConsumer",
     "MomentLevel",
     "MomentLevels",
     "MomentSosResult",

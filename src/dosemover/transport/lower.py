@@ -20,8 +20,8 @@ _LARGEST_EXCESS = 3.0
 _SCALES = (1.0, 0.92, 0.8)
 """Multiples of a potential that are certified in one pass."""
 
-_WORTH = 1.001
-"""Gain of a round in the squared bound below which further rounds of its kind are not worth their time."""
+_WORTH = 1.002
+"""Gain of two rounds running, in the squared bound, below which more of their kind are not worth it."""
 
 _FLOOR = 1e-4
 """Smallest mobility over the largest: dose too thin to matter does not slow the solver down."""
@@ -129,13 +129,14 @@ class LowerBoundSearch:
             return self.best
         w = self.newton(w)
         extra = np.minimum(self.excess, _LARGEST_EXCESS)
-        plan = [False] * rounds + [True] * (2 if halve else 0)
+        plan, idle = [False] * rounds + [True] * (2 if halve else 0), 0
         while plan and not self.reached:
             halved, before = plan.pop(0), self.best
             w = self.flatten(w, extra)
             self.certify(w, halve=halved)
             extra = (extra + np.minimum(2 * self.excess, _LARGEST_EXCESS)) / 2
-            if before > 0 and self.best < _WORTH * before:
+            idle = idle + 1 if self.best < _WORTH * before else 0
+            if idle == 2:
                 plan = [again for again in plan if again and not halved]
         return self.best
 

@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 _MAX_CORRELATION = 0.95
 _RADIUS = 8
 _FEWEST_PAIRS = 200
-_STANDARD_ERRORS = 3.0
+_STANDARD_ERRORS = 2.0
+_MIRRORS = 4
+"""Mirror images of a lag that are not its own negative."""
 _SPREAD = 1.6
 """Standard error of a correlogram over that of independent voxels: root of the sum of rho^2."""
 
@@ -135,13 +137,14 @@ def noise_correlation(
     *Definition*: with g(h) half the mean squared difference at lag h and v the variance,
     rho(h) = 1 - g(h) / v; v is the least of g at long lags, what an exponential through lags 1 and 2 of
     an axis says, and the variance that the uncertainties state: a real difference between the maps
-    raises g, so that it can hide correlation but not pass for it. Kept are the lags that exceed 3
-    standard errors and hang together with lag 0. Particle tracks spread as they go:
+    raises g, so that it can hide correlation but not pass for it. Kept are the lags that exceed 2
+    standard errors and hang together with lag 0. Lags are averaged over their mirror images, which
+    keeps the sum over all lags and so the scatter of large regions. Particle tracks spread as they go:
     the correlation is no product of one function an axis, so every lag is estimated for itself.
-    *Limits*: one function for all voxels given; negative correlations (a beam's energy is shared out,
-    so that its parts compensate each other at long distances) read 0; what remains of a real
-    difference shortens the correlation found, and so do uncertainties that are too small. *Cost*: five
-    transforms a field.
+    *Limits*: one function for all voxels given, that of an oblique beam spread to both sides; negative
+    correlations (a beam's energy is shared out, so that its parts compensate each other at long
+    distances) read 0; what remains of a real difference shortens the correlation found, and so do
+    uncertainties that are too small. *Cost*: five transforms a field.
     """
     values = np.asarray(fields, dtype=np.float64)
     stack = values[None] if values.ndim == 3 else values
@@ -165,9 +168,9 @@ def noise_correlation(
     sill = min(far, float(np.mean(variances)), variance)
     if not (np.isfinite(sill) and sill > 0):
         return NoiseCorrelation.independent()
-    rho = np.where(enough, 1 - half / sill, 0.0)
+    rho = _mirrored(np.where(enough, 1 - half / sill, 0.0))
     rho[tuple(reach)] = 1.0
-    error = _SPREAD / np.sqrt(np.maximum(pairs, 1.0))
+    error = _SPREAD / np.sqrt(np.maximum(_MIRRORS * pairs, 1.0))
     return NoiseCorrelation(table=_hanging_together(np.minimum(rho, 1.0), rho > _STANDARD_ERRORS * error))
 
 
@@ -193,6 +196,13 @@ def _squared_differences(
     return np.maximum(squares, 0.0), np.round(pairs)
 
 
+def _mirrored(rho: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean over the mirror images of the lags: less noise, the same sum over all lags."""
+    for axis in range(3):
+        rho = (rho + np.flip(rho, axis)) / 2
+    return rho
+
+
 def _hanging_together(rho: NDArray[Any], significant: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The lags that are joined to lag 0 through significant ones; the others read 0."""
     from scipy import ndimage
@@ -200,8 +210,7 @@ def _hanging_together(rho: NDArray[Any], significant: NDArray[np.bool_]) -> NDAr
     middle = tuple(n // 2 for n in rho.shape)
     significant[middle] = True
     labels, _ = ndimage.label(significant)  # type: ignore[misc]
-    kept = np.where(labels == labels[middle], rho, 0.0)
-    return (kept + kept[::-1, ::-1, ::-1]) / 2
+    return np.where(labels == labels[middle], rho, 0.0)
 
 
 def correlated_normal(

@@ -324,6 +324,29 @@ def test_kernels_run_as_plain_python_with_the_same_result():
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-9, atol=1e-30)
 
 
+def test_the_cuda_kernel_gives_the_dose_of_the_cpu():
+    """In Numba's simulator: the same histories, sums equal up to the quantum of the integer tally."""
+    code = (
+        "import json, dosemover.montecarlo as mc\n"
+        "tank = mc.slabs([('water', 20.0), ('cortical_bone', 20.0)], width_mm=60.0, voxel_mm=20.0)\n"
+        "beam = mc.Beam(spectrum=mc.Spectrum.mono(3.0), field_mm=30.0)\n"
+        "c = dict(phantom=tank, sources=(beam,), histories=60, batches=2, seed=5)\n"
+        "for engine in ('builtin', 'cuda'):\n"
+        "    result = mc.simulate(mc.SimulationConfig(engine=engine, **c))\n"
+        "    print(json.dumps(result.dose_gy.ravel().tolist()))\n"
+    )
+    env = {**os.environ, "NUMBA_DISABLE_JIT": "1", "NUMBA_ENABLE_CUDASIM": "1", "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    cpu, device = (np.array(json.loads(line)) for line in run.stdout.splitlines())
+    assert cpu.max() > 0
+    np.testing.assert_allclose(device, cpu, rtol=1e-10, atol=1e-10 * cpu.max())
+
+
+def test_cuda_refuses_what_it_cannot_do():
+    with pytest.raises(InputError, match="analog estimator with batch statistics"):
+        mc.simulate(config(engine="cuda", estimator="track_length"))
+
+
 def test_a_beam_that_misses_is_named():
     missing = mc.Beam(spectrum=mc.Spectrum.mono(0.1), field_mm=20.0, isocenter_mm=(500.0, 0.0, 0.0))
     with pytest.raises(InputError, match=r"source 2 of 2 misses the phantom"):

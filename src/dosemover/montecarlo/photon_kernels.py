@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from dosemover.montecarlo.rng_kernels import device, unit
+from dosemover.montecarlo.rng_kernels import device, larger, smaller, unit
 
 ELECTRON_REST_MEV = 0.51099895
 INVERSE_ANGSTROM_PER_MEV = 1000.0 / 12.398419843
@@ -20,8 +20,8 @@ COMPTON, RAYLEIGH, PAIR, PHOTO = 0, 1, 2, 3
 def grid_position(energy, log_low, log_step, n):
     """Lower index and fraction of an energy on the log grid of n points."""
     t = (math.log(energy) - log_low) / log_step
-    i = min(max(int(t), 0), n - 2)
-    return i, min(max(t - i, 0.0), 1.0)
+    i = smaller(larger(int(t), 0), n - 2)
+    return i, smaller(larger(t - i, 0.0), 1.0)
 
 
 @device
@@ -59,7 +59,7 @@ def azimuth(s, g):
 @device
 def turned(u, v, w, cosine, a, b):
     """Direction after scattering by an angle with this cosine, azimuth of cosine a and sine b."""
-    sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
+    sine = math.sqrt(larger(0.0, 1.0 - cosine * cosine))
     a *= sine
     b *= sine
     rho2 = u * u + v * v
@@ -81,7 +81,7 @@ def isotropic(s, g):
     s += g
     cosine = 2.0 * unit(s) - 1.0
     a, b, s = azimuth(s, g)
-    sine = math.sqrt(max(0.0, 1.0 - cosine * cosine))
+    sine = math.sqrt(larger(0.0, 1.0 - cosine * cosine))
     return sine * a, sine * b, cosine, s
 
 
@@ -90,7 +90,7 @@ def incoherent_share(incoherent, material, x):
     """Incoherent scattering function per electron at x [1/angstrom]."""
     n = incoherent.shape[1]
     t = x / (1.0 + x) * (n - 1)
-    i = min(int(t), n - 2)
+    i = smaller(int(t), n - 2)
     return incoherent[material, i] + (t - i) * (incoherent[material, i + 1] - incoherent[material, i])
 
 
@@ -113,7 +113,7 @@ def compton(energy, incoherent, material, s, g):
         r = unit(s)
         square = lowest * lowest
         ratio = math.exp(-a1 * r) if first else math.sqrt(square + (1.0 - square) * r)
-        t = min((1.0 - ratio) / (k * ratio), 2.0)
+        t = smaller((1.0 - ratio) / (k * ratio), 2.0)
         accept = 1.0 - ratio * t * (2.0 - t) / (1.0 + ratio * ratio)
         s += g
         r = unit(s)
@@ -136,7 +136,7 @@ def rayleigh(energy, table, material, s, g):
         else:
             high = middle
     width = table[material, 0, high] - table[material, 0, low]
-    f = min((x2_max - table[material, 0, low]) / width, 1.0)
+    f = smaller((x2_max - table[material, 0, low]) / width, 1.0)
     total = table[material, 1, low] + f * (table[material, 1, high] - table[material, 1, low])
     while True:
         s += g
@@ -151,7 +151,7 @@ def rayleigh(energy, table, material, s, g):
         step = table[material, 1, high] - table[material, 1, low]
         f = (target - table[material, 1, low]) / step if step > 0.0 else 0.0
         x2 = table[material, 0, low] + f * (table[material, 0, high] - table[material, 0, low])
-        cosine = max(1.0 - 2.0 * x2 / x2_max, -1.0)
+        cosine = larger(1.0 - 2.0 * x2 / x2_max, -1.0)
         s += g
         if unit(s) < 0.5 * (1.0 + cosine * cosine):
             return cosine, s

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from dosemover.montecarlo.photon_kernels import PAIR, grid_position, pick_channel, section_at
-from dosemover.montecarlo.rng_kernels import device, released, stream, unit
+from dosemover.montecarlo.rng_kernels import device, larger, released, smaller, stream, unit
 from dosemover.montecarlo.source_kernels import MISSED, distance_to_box, source_photon
 from dosemover.montecarlo.woodcock_kernels import (
     DEPOSITED,
@@ -72,16 +72,16 @@ def walk(
     integral of exp(-decay tau).
     """
     nx, ny, nz = int(box[6]), int(box[7]), int(box[8])
-    ix = min(max(int((x - box[0]) / box[3]), 0), nx - 1)
-    iy = min(max(int((y - box[1]) / box[4]), 0), ny - 1)
-    iz = min(max(int((z - box[2]) / box[5]), 0), nz - 1)
+    ix = smaller(larger(int((x - box[0]) / box[3]), 0), nx - 1)
+    iy = smaller(larger(int((y - box[1]) / box[4]), 0), ny - 1)
+    iz = smaller(larger(int((z - box[2]) / box[5]), 0), nz - 1)
     tx, dx = first_plane(x, u, box[0], box[3], ix)
     ty, dy = first_plane(y, v, box[1], box[4], iy)
     tz, dz = first_plane(z, w, box[2], box[5], iz)
     t = depth = scored = 0.0
     while True:
         voxel = (iz * ny + iy) * nx + ix
-        end = max(min(tx, ty, tz), t)
+        end = larger(smaller(smaller(tx, ty), tz), t)
         rho = medium[voxel, 0]
         mu = rho * attenuation[int(medium[voxel, 1])]
         length = end - t
@@ -162,7 +162,7 @@ def copies_of(ratio, room, s, g):
     """How many copies of a photon go on whose importance rose by ``ratio``; the mean is the ratio."""
     if room < MOST_COPIES + 2:
         return 1, 1.0, s
-    ratio = min(ratio, float(MOST_COPIES))
+    ratio = smaller(ratio, float(MOST_COPIES))
     s += g
     return int(ratio + unit(s)), ratio, s
 

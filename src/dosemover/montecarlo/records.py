@@ -55,11 +55,9 @@ def _physics(config: Any) -> dict[str, str]:
         }
     return {
         "code": f"external engine {config.engine}, run by dosemover {provenance()['version']}",
-        "validation": "of the engine; comparison with EGSnrc in tests/test_montecarlo_ompmc.py"
-        if config.engine == "ompmc"
-        else "of the engine",
+        "validation": "of the engine; comparison with EGSnrc in tests/test_montecarlo_ompmc.py",
         "cross sections": "of the engine",
-        "transport": "photons and electrons (EGSnrc physics)" if config.engine == "ompmc" else "protons",
+        "transport": "photons and electrons (EGSnrc physics)",
         "variance reduction": "none",
     }
 

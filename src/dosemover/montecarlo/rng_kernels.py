@@ -37,6 +37,18 @@ _FEW_BITS = np.uint64(24)
 
 
 @device
+def larger(a, b):
+    """The larger of two numbers (CUDA lacks ``max`` in some versions of Numba)."""
+    return a if a > b else b
+
+
+@device
+def smaller(a, b):
+    """The smaller of two numbers."""
+    return a if a < b else b
+
+
+@device
 def mix(z):
     """Hash of 64 bits (variant 13 of the finaliser of MurmurHash3)."""
     z = (z ^ (z >> _S30)) * _M1

@@ -15,7 +15,7 @@ from dosemover.montecarlo.materials import HIGHEST_MEV, LOWEST_MEV
 from dosemover.montecarlo.phantoms import Phantom
 from dosemover.montecarlo.sources import PhaseSpaceSource, Source
 
-ENGINES = ("builtin", "cuda", "ompmc", "mcsquare")
+ENGINES = ("builtin", "cuda", "ompmc")
 ESTIMATORS = ("analog", "track_length")
 
 
@@ -110,7 +110,7 @@ class SimulationConfig:
     seed : int
         The same seed gives the same bits on any number of threads.
     engine : str
-        "builtin", "cuda", "ompmc" or "mcsquare".
+        "builtin", "cuda" or "ompmc".
     estimator : str
         "analog", or "track_length": dose from the energy-transfer coefficient along each photon's path.
     photon_cutoff_mev : float

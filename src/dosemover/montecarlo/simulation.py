@@ -93,6 +93,10 @@ def simulate(
         from dosemover.montecarlo.ompmc import run_ompmc
 
         return run_ompmc(config, progress=report)
+    if config.engine == "cuda":
+        from dosemover.montecarlo.cuda_engine import run_cuda
+
+        return run_cuda(config, progress=report)
     from dosemover.montecarlo.photon_engine import run_photons
 
     return run_photons(config, progress=report, stop=stop, resume=resume, consumer=consumer)

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from dosemover.montecarlo.photon_kernels import isotropic
-from dosemover.montecarlo.rng_kernels import device, stream, unit
+from dosemover.montecarlo.rng_kernels import device, larger, smaller, stream, unit
 
 KIND, POSITION, DIRECTION, ACROSS, ALONG, PIVOT = 0, 1, 4, 7, 10, 13
 ANGLE, ARC, DISTANCE, SHAPE, FIELD, BLUR, SOLID_ANGLE, FIRST, COUNT = 16, 17, 18, 19, 20, 24, 25, 26, 27
@@ -32,7 +32,7 @@ def sampled_energy(spectra, first, count, s, g):
     """Energy from an alias table with columns (energy, width, probability, alias)."""
     s += g
     t = unit(s) * count
-    i = min(int(t), count - 1)
+    i = smaller(int(t), count - 1)
     if t - i >= spectra[first + i, 2]:
         i = int(spectra[first + i, 3])
     energy = spectra[first + i, 0]
@@ -144,7 +144,7 @@ def clipped(p, d, low, high, near, far):
     a, b = (low - p) / d, (high - p) / d
     if a > b:
         a, b = b, a
-    return max(near, a), min(far, b)
+    return larger(near, a), smaller(far, b)
 
 
 @device

@@ -25,7 +25,7 @@ from dosemover.montecarlo.photon_kernels import (
     section_at,
     turned,
 )
-from dosemover.montecarlo.rng_kernels import device, released, stream, unit
+from dosemover.montecarlo.rng_kernels import device, larger, released, smaller, stream, unit
 from dosemover.montecarlo.source_kernels import MISSED, distance_to_box, source_photon
 
 EMITTED, DEPOSITED, ESCAPED, INTERACTIONS, ENTERED, WEIGHT = 0, 1, 2, 3, 4, 5
@@ -129,14 +129,14 @@ def corner_flight(x, y, z, u, v, w, i, f, scale, block, group, medium, section, 
     """The same by super-voxels: each block of ``block`` voxels a side has its own majorant."""
     bx, by, bz = scale.shape[2], scale.shape[1], scale.shape[0]
     hx, hy, hz = box[3] * block, box[4] * block, box[5] * block
-    ix = min(max(int((x - box[0]) / hx), 0), bx - 1)
-    iy = min(max(int((y - box[1]) / hy), 0), by - 1)
-    iz = min(max(int((z - box[2]) / hz), 0), bz - 1)
+    ix = smaller(larger(int((x - box[0]) / hx), 0), bx - 1)
+    iy = smaller(larger(int((y - box[1]) / hy), 0), by - 1)
+    iz = smaller(larger(int((z - box[2]) / hz), 0), bz - 1)
     while True:
         tx = (box[0] + (ix + (1 if u > 0.0 else 0)) * hx - x) / u if u != 0.0 else MISSED
         ty = (box[1] + (iy + (1 if v > 0.0 else 0)) * hy - y) / v if v != 0.0 else MISSED
         tz = (box[2] + (iz + (1 if w > 0.0 else 0)) * hz - z) / w if w != 0.0 else MISSED
-        edge = max(min(tx, ty, tz), 0.0)
+        edge = larger(smaller(smaller(tx, ty), tz), 0.0)
         local = majorant * scale[iz, iy, ix, group]
         s += g
         d = -math.log(unit(s)) / local if local > 0.0 else MISSED

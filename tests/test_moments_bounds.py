@@ -102,3 +102,11 @@ def test_maps_without_mass_are_refused():
     empty = DoseMap.from_array(np.zeros((4, 4, 4)), spacing_mm=(2, 2, 2))
     with pytest.raises(InputError, match="has no dose"):
         w2_bounds(reference=beam(8), evaluated=empty)
+
+
+def test_two_segments_tighten_the_upper_bound_of_a_tilt():
+    found = w2_bounds(reference=beam(), evaluated=beam(edge=lambda y: 0.3 + 0.15 * np.tanh(y / 0.2)))
+    upper = values(found, "upper")
+    assert upper["flux_two_segments"] < 0.985 * upper["flux"]
+    # converged two-dimensional transport of the same field: 6.78 mm, voxels of 6 mm read a little less
+    assert found.lower_mm < 6.74 < found.upper_mm

@@ -9,13 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.transport.bounds import half_step_lower_bounds
+from dosemover.transport.bounds_kernels import dilate
 from dosemover.transport.monge_ampere import middle_densities, midpoint_newton
+from dosemover.transport.slabs import each_slab
 from dosemover.transport.spline import SplineSpace, solve_potential
 
 _LOG = logging.getLogger(__name__)
 
 _LARGEST_EXCESS = 3.0
 """Cap on the extra mobility of a voxel in one round."""
+
+_THIN_EXCESS = 300.0
+"""The same where there is next to no dose: flattening the potential costs nothing there."""
 
 _SCALES = (1.0, 0.92, 0.8)
 """Multiples of a potential that are certified in one pass."""
@@ -70,6 +75,7 @@ class LowerBoundSearch:
         self.best = 0.0
         self.excess = np.zeros(space.grid.shape)
         theta = (a + b) / 2
+        self._thin = theta < _FLOOR * float(theta.max())
         self._model = _Quadratic(
             theta=np.maximum(theta, _FLOOR * float(theta.max())), source=a - b, load=None
         )
@@ -88,6 +94,11 @@ class LowerBoundSearch:
             space, w, self.a, self.b, penalty=4 * self.length_mm**2, scales=scales
         )
         self.excess = _block_means(excess, self.a.shape)
+        if self._thin.any():  # their slopes bound the window of their neighbours
+            around = np.empty(self.a.shape, np.float32)
+            own = self.excess.astype(np.float32)
+            each_slab(dilate, own.shape[0], own.size, own, around)
+            self.excess[self._thin] = _THIN_EXCESS * around[self._thin]
         found = float(np.max(values))
         self.best = max(self.best, found)
         _LOG.debug("certified %s at %s, halved %s", values, scales, halve)
@@ -128,13 +139,14 @@ class LowerBoundSearch:
         if self.reached or rounds == 0:
             return self.best
         w = self.newton(w)
-        extra = np.minimum(self.excess, _LARGEST_EXCESS)
+        cap = np.where(self._thin, _THIN_EXCESS, _LARGEST_EXCESS)
+        extra = np.minimum(self.excess, cap)
         plan, idle = [False] * rounds + [True] * (2 if halve else 0), 0
         while plan and not self.reached:
             halved, before = plan.pop(0), self.best
             w = self.flatten(w, extra)
             self.certify(w, halve=halved)
-            extra = (extra + np.minimum(2 * self.excess, _LARGEST_EXCESS)) / 2
+            extra = (extra + np.minimum(2 * self.excess, cap)) / 2
             idle = idle + 1 if self.best < _WORTH * before else 0
             if idle == 2:
                 plan = [again for again in plan if again and not halved]

@@ -66,9 +66,7 @@ def one_dimensional(rng, n=24):
     return a, b, np.sqrt(np.sum(np.diff(q) * squares))
 
 
-@settings(max_examples=50)
-@given(st.integers(0, 10_000))
-def test_the_interval_holds_the_exact_distance_of_rows_of_voxels(seed):
+def check_a_row(seed):
     a, b, exact = one_dimensional(np.random.default_rng(seed))
     one, two = (DoseMap.from_array(d[None, None, :], spacing_mm=(2.0, 2.0, 2.0)) for d in (a, b))
     found = w2_bounds(reference=one, evaluated=two)
@@ -78,7 +76,20 @@ def test_the_interval_holds_the_exact_distance_of_rows_of_voxels(seed):
         assert value is None or value >= exact * (1 - 1e-9), name
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
+@given(st.integers(0, 10_000))
+def test_the_interval_holds_the_exact_distance_of_rows_of_voxels(seed):
+    check_a_row(seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=50)
+@given(st.integers(10_001, 100_000))
+def test_the_interval_holds_the_exact_distance_of_fifty_rows(seed):
+    check_a_row(seed)
+
+
+@settings(max_examples=8)
 @given(st.data())
 def test_the_interval_is_never_empty(data):
     one = data.draw(dose_maps())

@@ -12,6 +12,8 @@ import SimpleITK
 
 import dosemover as dm
 from dosemover.cli.main import main
+from dosemover.cli.table import _value
+from dosemover.comparison.result import MetricResult
 
 SPACING = (2.0, 2.0, 2.5)
 
@@ -38,6 +40,13 @@ def test_the_table_names_maps_scale_and_metrics(pair, capsys):
     assert "reference.nrrd" in out
     assert "x 1" in out
     assert "mass_ratio" in out
+
+
+def test_a_distance_of_rounding_size_is_not_printed_as_one():
+    def shown(value):
+        return _value(MetricResult(key="best_shift_mm", value=value, unit="mm"))
+
+    assert [shown(v) for v in (8.3e-14, 0.0, 0.25, None)] == ["<1e-6", "0", "0.25", "–"]
 
 
 def test_json_on_standard_output_is_only_json(pair, capsys):

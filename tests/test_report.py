@@ -281,7 +281,8 @@ def test_a_dvh_cell_without_value_shows_a_dash(small):
     table = dvh_table(small)
     assert "D0.03cc / Gy" in table["columns"]
     assert table["rows"][0]["cells"][table["columns"].index("D0.03cc / Gy")]["difference"] == "–"
-    assert [dvh_name(k) for k in ("d95_gy", "v20gy_percent", "geud_gy")] == [
+    assert [dvh_name(k) for k in ("p95_gy", "d95_gy", "v20gy_percent", "geud_gy")] == [
+        "95th percentile / Gy",
         "D95 / Gy",
         "V20Gy / %",
         "geud / Gy",

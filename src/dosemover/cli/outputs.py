@@ -83,6 +83,6 @@ def _save_uneven(values: NDArray[Any], one: FieldMap, target: Path) -> None:
 
     from dosemover.io.atomic import atomic_write
 
-    edges = {f"{axis}_edges_mm": e for axis, e in zip("zyx", one.grid.edges_mm, strict=True)}
+    edges: dict[str, Any] = {f"{axis}_edges_mm": e for axis, e in zip("zyx", one.grid.edges_mm, strict=True)}
     with atomic_write(target) as temporary:
         np.savez_compressed(temporary, values=values, unit=np.array(one.unit), **edges)

@@ -83,12 +83,19 @@ def _metric_table(result: ComparisonResult) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "unit" else "right", no_wrap=True)
     for metric in metrics:
-        row = [metric.key, number(metric.value), metric.unit]
+        row = [metric.key, _value(metric), metric.unit]
         row += [_interval(metric)] if with_interval else []
         row += [_floor(metric)] if with_floor else []
         row += [number(metric.z, 3), _p(metric)] if with_p else []
         table.add_row(*row)
     return table
+
+
+def _value(metric: MetricResult) -> str:
+    """The value; a distance below a nanometre is rounding."""
+    if metric.unit == "mm" and metric.value is not None and 0 < abs(metric.value) < 1e-6:
+        return "<1e-6"
+    return number(metric.value)
 
 
 def _interval(metric: MetricResult) -> str:

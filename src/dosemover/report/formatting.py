@@ -18,6 +18,10 @@ _WHOLE = re.compile(r"(?:~|\.{0,2}|[A-Za-z]:)[\\/].*|(?:[^\\/]+[\\/])+[^\\/]*\.[
 """A whole string that is a path, with spaces or without."""
 
 
+SMALLEST_MM = 1e-6
+"""Distances below this are rounding, not movement [mm]."""
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -67,9 +71,17 @@ def percent(value: float | None) -> str:
 
 
 def quantity(value: float | None, unit: str, *, digits: int = 3) -> str:
-    """A number with its unit; percentages get fixed decimals."""
+    """A number with its unit; percentages get fixed decimals, distances end at a nanometre.
+
+    Examples
+    --------
+    >>> quantity(3.7412, "mm"), quantity(8.3e-14, "mm"), quantity(90.736, "%")
+    ('3.74 mm', '< 10⁻⁶ mm', '90.7 %')
+    """
     if value is None or not math.isfinite(value):
         return "–"
+    if unit == "mm" and 0 < abs(value) < SMALLEST_MM:
+        return f"< 10⁻⁶ {unit}"
     text = percent(value) if unit == "%" else number(value, digits)
     return f"{text} {pretty_unit(unit)}" if unit else text
 

@@ -186,8 +186,8 @@ def dvh_name(key: str) -> str:
 
     Examples
     --------
-    >>> dvh_name("d95_gy"), dvh_name("d0p03cc_gy"), dvh_name("v20gy_percent"), dvh_name("mean_gy")
-    ('D95 / Gy', 'D0.03cc / Gy', 'V20Gy / %', 'mean / Gy')
+    >>> dvh_name("d95_gy"), dvh_name("d0p03cc_gy"), dvh_name("v20gy_percent"), dvh_name("p99_gy")
+    ('D95 / Gy', 'D0.03cc / Gy', 'V20Gy / %', '99th percentile / Gy')
     """
     if key.startswith("n_"):
         return key[2:].replace("_", " ")
@@ -196,7 +196,9 @@ def dvh_name(key: str) -> str:
         if key.endswith(ending):
             name, unit = key[: -len(ending)], f" / {printed}"
             break
-    if name[:1] in "dvp" and name[1:2].isdigit():
+    if name[:1] == "p" and name[1:].isdigit():
+        return f"{name[1:]}th percentile{unit}"
+    if name[:1] in "dv" and name[1:2].isdigit():
         name = name.replace("p", ".").replace("gy", "Gy")
         name = name[0].upper() + name[1:]
     return _NAMES.get(name, name.replace("_", " ")) + unit

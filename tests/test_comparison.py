@@ -175,6 +175,23 @@ def test_an_isodose_without_surface_still_has_its_overlap():
     assert "no surface" in metrics["isodose_hd95_50_mm"].status
 
 
+def test_what_averaging_over_other_voxels_moves_is_told():
+    def ball(offset):
+        axis = np.arange(-30.0, 30.0, 2.0) + offset
+        z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+        origin = (-30.0 + offset,) * 3
+        dose = np.exp(-(x**2 + y**2 + z**2) / (2 * 7.0**2))
+        return dm.DoseMap.from_array(dose, spacing_mm=(2.0, 2.0, 2.0), origin_mm=origin)
+
+    result = dm.compare(ball(0.0), ball(1.0), metrics=["mean_shift_mm"])
+    # halving every voxel between two adds h^2/4 to the variance s^2 of each axis: a shift of about h^2/8s
+    expected = np.sqrt(3) * 2.0**2 / (8 * 7.0)
+    (told,) = [w for w in result.warnings if "moves its dose by" in w]
+    assert float(told.split("moves its dose by ")[1].split(" mm")[0]) == pytest.approx(expected, rel=0.2)
+    assert not dm.compare(ball(0.0), ball(0.0), metrics=["mean_shift_mm"]).warnings
+    assert not [w for w in dm.compare(ball(0.0), ball(1.0), metrics=["mass"]).warnings if "moves" in w]
+
+
 def test_json_follows_the_contract():
     result = dm.compare(field(), field(1.01), metrics=AMOUNTS)
     written = json.loads(result.to_json())

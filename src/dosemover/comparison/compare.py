@@ -13,7 +13,13 @@ from dosemover._runtime import Progress, no_progress, provenance
 from dosemover.comparison import families
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.floors import with_significance
-from dosemover.comparison.inputs import as_dose_map, scale_factor, warn_about_masses, warn_about_outside
+from dosemover.comparison.inputs import (
+    as_dose_map,
+    scale_factor,
+    warn_about_masses,
+    warn_about_outside,
+    warn_about_rebinning,
+)
 from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import ComparisonResult, MetricResult
 from dosemover.comparison.settings import CompareSettings, Normalization, Scale
@@ -151,6 +157,8 @@ def compare(
         )
         warn_about_masses(context.reference, context.evaluated)
         warn_about_outside(context.reference, context.evaluated)
+        if any(family.name in wanted for family in families.DISTANCES):
+            warn_about_rebinning(context.reference, context.evaluated)
         results = with_significance(context, families.FAMILIES, wanted, _run_all(context, wanted))
     return ComparisonResult(
         reference=replace(context.reference, structures=_on_grid(context)),

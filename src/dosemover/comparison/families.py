@@ -10,5 +10,8 @@ from dosemover.comparison.registry import Family
 from dosemover.comparison.space import SPACE
 from dosemover.comparison.transport import TRANSPORT
 
+DISTANCES: tuple[Family, ...] = (*TRANSPORT, *MOMENTS)
+"""Metric families that bring both maps to one grid by averaging."""
+
 FAMILIES: tuple[Family, ...] = (*AMOUNTS, GAMMA, *SPACE, *TRANSPORT, *MOMENTS, *STRUCTURES)
 """Metric families by theme: amounts, space, transport, moments, structures."""

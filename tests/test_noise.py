@@ -8,18 +8,29 @@ from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError
 from dosemover.grid import Grid
 from dosemover.noise import (
+    BatchPermutations,
     NoiseCorrelation,
     NoiseModel,
+    centered_weights,
     correlated_normal,
+    histories_factor,
     lag_correlation,
+    low_sampling,
+    noise_correlation,
+    noise_level,
     noise_model,
     parametric_pairs,
     permuted_pairs,
     pooled_mean,
     resampled_pairs,
+    root_of_gamma,
     significance,
+    significant_voxels,
+    square_significance,
+    sum_significance,
+    undamped,
 )
-from dosemover.noise.nulls import gamma_variate
+from dosemover.noise.nulls import denoised, gamma_variate
 
 GRID = Grid.regular(shape=(6, 7, 8), spacing_mm=(2, 2, 2))
 
@@ -171,3 +182,177 @@ def test_permutation_p_values_are_uniform_under_the_null():
         p_values.append(significance(rmse(one, two), floor_values=nulls, null_values=nulls).p)
     jittered = np.array(p_values) - rng.random(200) / 40
     assert stats.kstest(jittered, "uniform").pvalue > 0.01
+
+
+def test_spread_of_tracks_is_no_product_of_axes_and_is_found():
+    """A field smoothed along a diagonal: its correlation lies on the diagonal, and on the mirror image."""
+    rng = np.random.default_rng(10)
+    white = rng.standard_normal((41, 41, 41))
+    field = (white[1:, 1:, :40] + white[:-1, :-1, :40]) / np.sqrt(2)
+    found = noise_correlation(field)
+    middle = tuple(n // 2 for n in found.table.shape)
+    assert found.lag_1 == pytest.approx((0, 0, 0), abs=0.02)
+    diagonal = found.table[middle[0] + 1, middle[1] + 1, middle[2]]
+    assert diagonal == pytest.approx(0.25, abs=0.04)  # half of 0.5: shared with its mirror image
+    assert found.inflation == pytest.approx(2.0, abs=0.3)
+
+
+def test_a_real_difference_does_not_pass_for_correlation():
+    rng = np.random.default_rng(11)
+    z = rng.standard_normal((30, 30, 30)) + 5 * np.sin(np.linspace(0, 12, 30))[:, None, None]
+    assert noise_correlation(z).inflation < 1.3
+
+
+def test_drawn_fields_have_the_scatter_of_sums_that_their_correlation_says():
+    model = NoiseCorrelation.exponential((0.5, 0.1, 0.1))
+    rng = np.random.default_rng(12)
+    sums = [correlated_normal((24, 24, 24), model, rng).sum() for _ in range(300)]
+    assert np.var(sums) / 24**3 == pytest.approx(model.inflation, rel=0.2)
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_recombined_batches_have_exactly_the_noise_of_their_mean(n):
+    weights = centered_weights(n, 4000, np.random.default_rng(13))
+    np.testing.assert_allclose(weights.sum(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose((weights**2).sum(axis=1), 1 / n)
+
+
+def test_cross_batch_estimate_is_the_mean_over_all_pairs_of_batches():
+    rng = np.random.default_rng(14)
+    a, b = rng.random((3, 2, 2, 2)), rng.random((4, 2, 2, 2))
+    products = [
+        np.mean((a[i] - b[j]) * (a[k] - b[m]))
+        for i in range(3)
+        for k in range(3)
+        for j in range(4)
+        for m in range(4)
+        if i != k and j != m
+    ]
+    assert BatchPermutations(a, b).cross_batch_mean_square() == pytest.approx(np.mean(products))
+
+
+def test_relabelled_mean_squares_are_those_of_the_maps():
+    rng = np.random.default_rng(15)
+    a, b = rng.random((3, 2, 3, 4)), rng.random((5, 2, 3, 4))
+    pool = BatchPermutations(a, b)
+    weights = pool.relabelled(5, rng)
+    pooled = np.concatenate([a, b])
+    for w, square, shift in zip(
+        weights, pool.mean_squares(weights), pool.mean_differences(weights), strict=True
+    ):
+        d = np.tensordot(w, pooled, axes=1)
+        assert square == pytest.approx(np.mean(d**2))
+        assert shift == pytest.approx(np.mean(d))
+
+
+def test_batches_of_two_shapes_are_not_relabelled():
+    with pytest.raises(InputError, match="batches must share their grid"):
+        BatchPermutations(np.ones((2, 1, 1, 1)), np.ones((2, 1, 1, 2)))
+
+
+def test_root_of_a_chi_square_has_its_mean_and_deviation():
+    mean, deviation = root_of_gamma(3.0, 6.0)  # chi-square of 3 degrees of freedom: Maxwell
+    assert mean == pytest.approx(2 * np.sqrt(2 / np.pi))
+    assert deviation == pytest.approx(np.sqrt(3 - 8 / np.pi))
+
+
+def test_significance_of_sums_and_squares_is_that_of_normal_and_chi_square():
+    assert sum_significance(1.96, center=0.0, deviation=1.0, method="").p == pytest.approx(0.05, abs=1e-3)
+    found = square_significance(7.815, mean=3.0, variance=6.0, root=False, method="")
+    assert found.p == pytest.approx(0.05, abs=1e-3)
+    assert square_significance(np.sqrt(7.815), mean=3, variance=6, root=True, method="").p == pytest.approx(
+        found.p
+    )
+
+
+def smooth_dose(shape=(24, 24, 24)):
+    z, y, x = np.indices(shape) - (shape[0] - 1) / 2
+    return 2.0 / (1 + np.exp((np.abs(x) - 8) / 1.5)) / (1 + np.exp((np.abs(y) - 8) / 1.5)) * np.exp(-z / 40)
+
+
+@pytest.mark.parametrize("relative", [0.005, 0.02, 0.1])
+def test_noise_level_of_a_map_is_found_without_its_uncertainty(relative):
+    truth = smooth_dose()
+    deviation = relative * np.sqrt(truth * truth.max())
+    noisy = np.abs(truth + deviation * np.random.default_rng(16).standard_normal(truth.shape))
+    level = noise_level(DoseMap.from_array(noisy, spacing_mm=(3, 3, 3)))
+    assert level.status == "estimated"
+    assert level.per_root_dose == pytest.approx(relative * np.sqrt(truth.max()), rel=0.1)
+
+
+def test_damping_of_correlated_noise_is_mended():
+    truth = np.full((40, 40, 40), 2.0)
+    correlation = NoiseCorrelation.exponential((0.4, 0.1, 0.1))
+    normal = correlated_normal(truth.shape, correlation, np.random.default_rng(17))
+    dose = DoseMap.from_array(truth + 0.1 * normal, spacing_mm=(3, 3, 3))
+    level = undamped(noise_level(dose), correlation, shape=truth.shape)
+    assert level.per_root_dose * np.sqrt(2.0) == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-4, 1e-3])
+def test_a_smooth_map_has_no_noise_even_rounded(step):
+    dose = smooth_dose()
+    rounded = np.round(dose / step) * step if step else dose
+    level = noise_level(DoseMap.from_array(rounded, spacing_mm=(3, 3, 3)))
+    assert level.per_root_dose == 0.0
+    assert level.status == "no noise found"
+
+
+def test_few_voxels_do_not_tell_their_noise():
+    level = noise_level(DoseMap.from_array(np.ones((5, 5, 5)), spacing_mm=(3, 3, 3)))
+    assert level.status == "no noise found: too few voxels to tell"
+
+
+def test_half_the_floor_takes_four_times_the_histories():
+    assert histories_factor(floor=0.2, goal=0.1) == pytest.approx(4.0)
+    assert histories_factor(floor=0.05, goal=0.1) == 1.0
+    with pytest.raises(InputError, match="`goal` must be positive"):
+        histories_factor(floor=0.2, goal=0.0)
+
+
+def test_denoising_keeps_edges_and_takes_noise():
+    truth = np.zeros((20, 20, 20))
+    truth[:, :, 10:] = 10.0
+    noise = 0.3 * np.random.default_rng(18).standard_normal(truth.shape)
+    found = denoised(truth + noise, np.full(truth.shape, 0.09))
+    inside = np.abs(np.arange(20) - 9.5) > 4
+    assert np.std((found - truth)[:, :, inside]) < 0.15
+    assert np.abs(found - truth)[:, :, 9:11].mean() < 0.6
+
+
+def test_noise_alone_marks_no_voxel_more_often_than_stated():
+    rng = np.random.default_rng(19)
+    marked = 0
+    for _ in range(200):
+        fields = rng.standard_normal((20, 6, 6, 6)) * np.linspace(0.1, 3, 6)
+        marked += bool(significant_voxels(fields[0], list(fields[1:])).mask.any())
+    assert marked / 200 < 0.1
+
+
+def test_a_real_spot_is_marked_where_it_is():
+    rng = np.random.default_rng(20)
+    fields = rng.standard_normal((20, 6, 6, 6))
+    fields[0, 3, 3, 3] += 15
+    found = significant_voxels(fields[0], list(fields[1:]))
+    assert found.mask[3, 3, 3]
+    assert found.mask.sum() == 1
+    assert found.level == pytest.approx(0.05)
+
+
+def test_one_null_field_is_refused():
+    with pytest.raises(InputError, match="at least 2 fields"):
+        significant_voxels(np.ones((2, 2, 2)), [np.ones((2, 2, 2))])
+
+
+def test_low_sampling_is_where_the_relative_uncertainty_is_large():
+    dose = np.full(GRID.shape, 4.0)
+    dose[0] = 0.0
+    uncertainty = np.full(GRID.shape, 0.1)
+    uncertainty[1] = 0.5
+    one = DoseMap(dose_gy=dose, grid=GRID, uncertainty_gy=uncertainty)
+    exact = DoseMap(dose_gy=dose, grid=GRID)
+    found = low_sampling(reference=one, evaluated=exact)
+    assert found[1].all()
+    assert not found[0].any()
+    assert not found[2:].any()
+    assert low_sampling(reference=exact, evaluated=exact) is None

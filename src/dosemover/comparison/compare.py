@@ -20,6 +20,7 @@ from dosemover.comparison.inputs import (
     warn_about_outside,
     warn_about_rebinning,
 )
+from dosemover.comparison.regions import with_regions
 from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import ComparisonResult, MetricResult
 from dosemover.comparison.settings import CompareSettings, Normalization, Scale
@@ -160,6 +161,7 @@ def compare(
         if any(family.name in wanted for family in families.DISTANCES):
             warn_about_rebinning(context.reference, context.evaluated)
         results = with_significance(context, families.FAMILIES, wanted, _run_all(context, wanted))
+        results = with_regions(context, results)
     return ComparisonResult(
         reference=replace(context.reference, structures=_on_grid(context)),
         evaluated=context.evaluated,

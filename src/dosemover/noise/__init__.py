@@ -23,6 +23,7 @@ from dosemover.noise.quadratic import (
     square_significance,
     sum_significance,
 )
+from dosemover.noise.regions import SignificantVoxels, low_sampling, significant_voxels
 from dosemover.noise.significance import Significance, significance
 
 __all__ = [
@@ -31,11 +32,13 @@ __all__ = [
     "NoiseLevel",
     "NoiseModel",
     "Significance",
+    "SignificantVoxels",
     "centered_weights",
     "combined_variance",
     "correlated_normal",
     "histories_factor",
     "lag_correlation",
+    "low_sampling",
     "noise_correlation",
     "noise_level",
     "noise_model",
@@ -45,6 +48,7 @@ __all__ = [
     "resampled_pairs",
     "root_of_gamma",
     "significance",
+    "significant_voxels",
     "square_significance",
     "sum_significance",
     "undamped",

@@ -184,17 +184,15 @@ def test_permutation_p_values_are_uniform_under_the_null():
     assert stats.kstest(jittered, "uniform").pvalue > 0.01
 
 
-def test_spread_of_tracks_is_no_product_of_axes_and_is_found():
-    """A field smoothed along a diagonal: its correlation lies on the diagonal, and on the mirror image."""
-    rng = np.random.default_rng(10)
-    white = rng.standard_normal((41, 41, 41))
-    field = (white[1:, 1:, :40] + white[:-1, :-1, :40]) / np.sqrt(2)
+def test_correlation_is_estimated_at_diagonal_lags_too():
+    """Each value sums (0, 0), (1, 0) and (1, 1) in (z, y): the lag (1, 1) shares a third, (1, -1) nothing."""
+    white = np.random.default_rng(10).standard_normal((41, 41, 40))
+    field = (white[1:, 1:] + white[1:, :-1] + white[:-1, :-1]) / np.sqrt(3)
     found = noise_correlation(field)
-    middle = tuple(n // 2 for n in found.table.shape)
-    assert found.lag_1 == pytest.approx((0, 0, 0), abs=0.02)
-    diagonal = found.table[middle[0] + 1, middle[1] + 1, middle[2]]
-    assert diagonal == pytest.approx(0.25, abs=0.04)  # half of 0.5: shared with its mirror image
-    assert found.inflation == pytest.approx(2.0, abs=0.3)
+    z, y, x = (n // 2 for n in found.table.shape)
+    assert found.lag_1 == pytest.approx((1 / 3, 1 / 3, 0), abs=0.03)
+    assert found.table[z + 1, y + 1, x] == pytest.approx(1 / 6, abs=0.03)  # mean with its mirror image
+    assert found.inflation == pytest.approx(3.0, abs=0.3)
 
 
 def test_a_real_difference_does_not_pass_for_correlation():

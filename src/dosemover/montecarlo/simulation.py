@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,10 @@ from dosemover.montecarlo.result import SimulationResult, Tallies
 from dosemover.montecarlo.settings import SimulationConfig
 
 STATE_FILE = "state.npz"
+
+
+_TALLIES = ("energy_mev", "square_mev2", "histories", "balance", "seeds")
+"""Arrays of a saved state."""
 
 
 def simulate(
@@ -265,19 +270,23 @@ def load_state(path: str | os.PathLike[str], config: SimulationConfig) -> Simula
     Raises
     ------
     InputError
-        When they belong to another configuration.
+        When there are none, or they belong to another configuration.
     """
     from dosemover.montecarlo.photon_engine import result_of
 
-    with np.load(path) as data:
-        if str(data["fingerprint"]) != config.fingerprint():
-            raise InputError(
-                f"the state in {path} belongs to another configuration (phantom, source, seed, batches or "
-                f"physics "
-                "differ). It cannot be continued. Use the configuration it was made with, or start afresh."
-            )
-        tallies = Tallies(
-            **{k: data[k] for k in ("energy_mev", "square_mev2", "histories", "balance", "seeds")}
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            state = {name: data[name] for name in (*_TALLIES, "fingerprint", "seconds")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: holds no state to resume from ({error}). It is written beside the dose of an earlier "
+            "run; start without --resume."
+        ) from error
+    if str(state["fingerprint"]) != config.fingerprint():
+        raise InputError(
+            f"the state in {path} belongs to another configuration (phantom, source, seed, batches or "
+            "physics differ). It cannot be continued. Use the configuration it was made with, or start afresh."
         )
-        seconds, cpu_seconds = (float(t) for t in data["seconds"])
+    tallies = Tallies(**{name: state[name] for name in _TALLIES})
+    seconds, cpu_seconds = (float(t) for t in state["seconds"])
     return result_of(config, tallies, seconds=seconds, cpu_seconds=cpu_seconds, status="interrupted")

@@ -285,7 +285,7 @@ def load_state(path: str | os.PathLike[str], config: SimulationConfig) -> Simula
     if str(state["fingerprint"]) != config.fingerprint():
         raise InputError(
             f"the state in {path} belongs to another configuration (phantom, source, seed, batches or "
-            "physics differ). It cannot be continued. Use the configuration it was made with, or start afresh."
+            "physics differ) and cannot be continued. Use the one it was made with, or start afresh."
         )
     tallies = Tallies(**{name: state[name] for name in _TALLIES})
     seconds, cpu_seconds = (float(t) for t in state["seconds"])

@@ -175,6 +175,13 @@ def test_an_isodose_without_surface_still_has_its_overlap():
     assert "no surface" in metrics["isodose_hd95_50_mm"].status
 
 
+def test_the_end_of_a_smaller_grid_is_no_shift():
+    part = slice(2, 8), slice(0, 12), slice(0, 7)
+    cut = dm.DoseMap(dose_gy=field(1.0, 0.3).dose_gy[part], grid=GRID.crop(part))
+    found = dm.compare(field(), cut, metrics=["best_shift"]).metrics["best_shift_mm"]
+    assert found.settings["vector_mm"] == pytest.approx([0.3, 0.0, 0.0], abs=0.01)
+
+
 def test_what_averaging_over_other_voxels_moves_is_told():
     def ball(offset):
         axis = np.arange(-30.0, 30.0, 2.0) + offset

@@ -15,8 +15,19 @@ def verdict(result: ComparisonResult) -> str | None:
     if moved is None or changed is None:
         return None
     floor = result.metrics["dmd_mm"].floor if "dmd_mm" in result.metrics else None
-    noise = f" (noise alone: {floor:.2g} mm)" if floor is not None else ""
-    return f"The dose moved by {moved:.2g} mm and changed by {changed:.2g} %{noise}."
+    noise = f" (noise alone: {_short(floor)} mm)" if floor is not None else ""
+    return f"The dose moved by {_short(moved)} mm and changed by {_short(changed)} %{noise}."
+
+
+def _short(value: float) -> str:
+    """Two digits in plain notation; 0 for what is rounding.
+
+    Examples
+    --------
+    >>> _short(153.6), _short(0.0834), _short(4e-13)
+    ('150', '0.083', '0')
+    """
+    return "0" if abs(value) < 1e-6 else f"{float(f'{value:.2g}'):g}"
 
 
 def _value(result: ComparisonResult, key: str) -> float | None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dosemover import metrics
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.registry import Family, fixed_keys
 from dosemover.comparison.result import MetricResult
+from dosemover.dose import DoseMap
 
 LEVELS_PERCENT = (10, 20, 50, 80, 95)
 """Isodose levels in % of the reference maximum, or of the prescription."""
@@ -104,9 +110,48 @@ def _center(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Metr
     )
 
 
+def _covered_by_both(context: ComparisonContext) -> tuple[DoseMap, DoseMap]:
+    """Both maps at the reference's voxels between the outer voxel centres of the evaluated map.
+
+    Beyond them the evaluated map counts as 0, an edge that no shift of the dose has made.
+    """
+    reference, other = context.reference, context.evaluated.grid
+    if reference.grid.coincides_with(other):
+        return reference, context.evaluated_here
+    cut = []
+    for centers, theirs, box in zip(reference.grid.centers_mm, other.centers_mm, other.box_mm, strict=True):
+        low, high = (theirs[0], theirs[-1]) if theirs.size > 1 else box
+        hits = np.flatnonzero((centers >= low) & (centers <= high))
+        if not hits.size:
+            return reference, context.evaluated_here
+        cut.append(slice(int(hits[0]), int(hits[-1]) + 1))
+    slices = (cut[0], cut[1], cut[2])
+    if reference.grid.crop(slices).shape == reference.grid.shape:
+        return reference, context.evaluated_here
+    return _cropped(reference, slices), _cropped(context.evaluated_here, slices)
+
+
+def _cropped(dose: DoseMap, slices: tuple[slice, slice, slice]) -> DoseMap:
+    """The dose, its uncertainty and its batches in some layers."""
+
+    def cut(values: NDArray[Any] | None) -> NDArray[Any] | None:
+        return None if values is None else values[(..., *slices)]
+
+    return replace(
+        dose,
+        grid=dose.grid.crop(slices),
+        dose_gy=dose.dose_gy[slices],
+        uncertainty_gy=cut(dose.uncertainty_gy),
+        batches_gy=cut(dose.batches_gy),
+        density_g_per_cm3=None,
+        structures=(),
+    )
+
+
 def _best_shift(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """Translation that brings the maps closest, with the difference that is left."""
-    found = metrics.best_shift(reference=context.reference, evaluated=context.evaluated_here)
+    reference, evaluated = _covered_by_both(context)
+    found = metrics.best_shift(reference=reference, evaluated=evaluated)
     yield MetricResult(
         key="best_shift_mm",
         value=found.length_mm,

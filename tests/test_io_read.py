@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dosemover.dose import DoseMap
-from dosemover.errors import DataFormatError, GridMismatchError, InputError, UnitError
+from dosemover.errors import AccuracyWarning, DataFormatError, GridMismatchError, InputError, UnitError
 from dosemover.io import describe, read_dose, read_map, read_structures, write_dose
 from dosemover.io.read import file_format
 from dosemover.io.sums import dose_files
@@ -232,7 +232,8 @@ def test_density_is_averaged_over_the_voxels_of_the_dose(tmp_path):
 def test_a_unit_that_the_file_states_is_not_overridden(tmp_path):
     saved(tmp_path / "stated.nrrd")  # written here: the header says Gy
     np.savez(tmp_path / "bare.npz", dose=DOSE, spacing_mm=SPACING)
-    assert read_dose(tmp_path / "stated.nrrd", unit="cgy").max_gy == DOSE.max()
+    with pytest.warns(AccuracyWarning, match=r"stated\.nrrd states its unit, Gy"):
+        assert read_dose(tmp_path / "stated.nrrd", unit="cgy").max_gy == DOSE.max()
     assert read_dose(tmp_path / "bare.npz", unit="cgy").max_gy == pytest.approx(DOSE.max() / 100)
     assert read_dose(tmp_path / "bare.npz", unit="gy").max_gy == DOSE.max()
     with pytest.raises(InputError, match="`unit` must be 'gy' or 'cgy', got 'rad'"):

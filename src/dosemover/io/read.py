@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.dose import DoseMap, Structure
-from dosemover.errors import DataFormatError, InputError
+from dosemover.errors import AccuracyWarning, DataFormatError, InputError
 from dosemover.grid import Grid, conserve
 from dosemover.io.companions import batch_files, with_batches, with_companion, with_density, with_uncertainty
 from dosemover.io.files import FileContent, existing_file, reading, uncompressed
@@ -88,6 +89,11 @@ def read_dose(
         For damaged files.
     GridMismatchError
         For summands or companions on other grids.
+
+    Warns
+    -----
+    AccuracyWarning
+        When ``unit`` is asked for and an image states another one.
 
     Notes
     -----
@@ -338,6 +344,13 @@ def _one_dose(path: Path, *, unit: str | None, **geometry: Any) -> DoseMap:
             return replace(content, name=path.name, source={**content.source, "file": path.name})
         if kind == "MetaImage":
             content = with_companion(path, content, read_map)
+        if kind in _IMAGES and unit is not None and content.unit is not None and content.unit.lower() != unit:
+            warnings.warn(
+                f"{path.name} states its unit, {content.unit}: `unit` ({unit}) is not applied to it. "
+                "Scale it (--scale 0.01) where the file is wrong.",
+                AccuracyWarning,
+                stacklevel=4,
+            )
         return dose_map(content, name=path.name, unit=unit)
 
 

@@ -64,9 +64,7 @@ def test_bad_barycenters_are_refused():
         moment_barycenter([one, one], order=3)
 
 
-@pytest.mark.parametrize(
-    ("method", "largest"), METHODS
-)
+@pytest.mark.parametrize(("method", "largest"), METHODS)
 def test_the_map_is_recovered_from_the_pseudo_moments(method, largest):
     x, w, image, half_x, half_y = two_dimensional()
     found = moment_sos(reference=tally(x, w, half_x, 8), evaluated=tally(image, w, half_y, 8), order=4)

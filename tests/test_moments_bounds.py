@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
-from dosemover.moments import w2_bounds
+from dosemover.moments import galerkin_w2, moment_sos, support_box, tally_map, w2_bounds
 from moment_maps import beam, box_map
 from strategies import dose_maps
 
@@ -121,3 +121,15 @@ def test_two_segments_tighten_the_upper_bound_of_a_tilt():
     assert upper["flux_two_segments"] < 0.985 * upper["flux"]
     # converged two-dimensional transport of the same field: 6.78 mm, voxels of 6 mm read a little less
     assert found.lower_mm < 6.74 < found.upper_mm
+
+
+def test_a_box_much_larger_than_the_dose_is_said_and_the_bound_still_holds():
+    one, two = beam(background=0.0), beam(edge=lambda y: 0.3 + 0.15 * np.tanh(y / 0.2), background=0.0)
+    box = support_box(one, two)
+    wide = tuple((low - 5 * (high - low), high + 5 * (high - low)) for low, high in box)
+    tight, loose = ([tally_map(dose, box_mm=b, degree=12) for dose in (one, two)] for b in (box, wide))
+    found = moment_sos(reference=loose[0], evaluated=loose[1], order=3)
+    assert "tally on a smaller box" in found.status
+    assert found.lower_mm <= moment_sos(reference=tight[0], evaluated=tight[1], order=3).lower_mm
+    assert "ill-conditioned" in galerkin_w2(reference=loose[0], evaluated=loose[1]).status
+    assert galerkin_w2(reference=tight[0], evaluated=tight[1]).status == "ok"

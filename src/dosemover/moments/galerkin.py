@@ -16,6 +16,10 @@ _SMALLEST_EIGENVALUE = 1e-12
 """Directions in which the scaled stiffness is below this share of its largest are left out."""
 
 
+_LARGEST_CONDITION = 1e10
+"""Condition number of the scaled system above which the status says so."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GalerkinLevel:
     """Estimate with polynomials up to one degree.
@@ -180,6 +184,17 @@ def _tail_of_quadratic_form(value: float, mean: float, variance: float) -> float
     return float(chdtrc(n, value * n / mean))
 
 
+def _conditioning(levels: list[GalerkinLevel], chosen: int) -> str:
+    """Status of the chosen level: whether its system was solved to the digits that the value shows."""
+    condition = next(level.condition for level in levels if level.degree == chosen)
+    if condition < _LARGEST_CONDITION:
+        return "ok"
+    return (
+        f"ill-conditioned ({condition:.1g}): the degree is too high for these moments, or the box much larger "
+        "than the dose. Lower max_degree, or tally on the support box"
+    )
+
+
 def _choose(levels: list[GalerkinLevel]) -> int:
     """Degree at which added signal stops exceeding added floor: the largest value^2 - 2 floor."""
     if levels[0].squared_floor_mm2 is None:
@@ -264,7 +279,9 @@ def galerkin_w2(
         levels.append(level)
         if _choose(levels) == degree:
             potential, chosen = _spread(one, keep), degree
-    return GalerkinResult(levels=tuple(levels), degree=chosen, potential=potential)
+    return GalerkinResult(
+        levels=tuple(levels), degree=chosen, potential=potential, status=_conditioning(levels, chosen)
+    )
 
 
 def _kept(
@@ -339,4 +356,6 @@ def galerkin_dmd(
         levels.append(level)
         if _choose(levels) == degree:
             potential, chosen = _spread(one, keep), degree
-    return GalerkinResult(levels=tuple(levels), degree=chosen, potential=potential)
+    return GalerkinResult(
+        levels=tuple(levels), degree=chosen, potential=potential, status=_conditioning(levels, chosen)
+    )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dosemover.errors import InputError
+from dosemover.moments.gaussian import central_moments
 from dosemover.moments.gaussian_pair import gaussian_pair
 from dosemover.moments.interior_point import InteriorPointResult, solve
 from dosemover.moments.legendre import (
@@ -22,6 +23,9 @@ from dosemover.moments.legendre import (
 from dosemover.moments.plan_shape import ChristoffelDarboux, regression_targets
 from dosemover.moments.relaxation import Basis, Relaxation, product_moments, relaxation
 from dosemover.moments.tally import MomentTally
+
+_WIDE_BOX = 8.0
+"""Half width of a box over the rms extent of its measure above which the status says so; 1.7 when uniform."""
 
 MapMethod = Literal["gradient", "regression", "christoffel"]
 
@@ -288,11 +292,26 @@ def moment_sos(
         ),
         axes=axes,
         n_iterations=found.n_iterations,
-        status=found.status,
+        status=found.status + _wide_box(reference, evaluated, axes),
         pseudo_moments=found,
         problem=problem,
         reference=reference,
         evaluated=evaluated,
+    )
+
+
+def _wide_box(reference: MomentTally, evaluated: MomentTally, axes: tuple[int, ...]) -> str:
+    """What to add to the status where a box is much larger than what it holds."""
+    widest = 0.0
+    for tally in (reference, evaluated):
+        _, covariance = central_moments(tally.tensor / tally.mass, tally.half_widths_mm)
+        extent = np.sqrt(np.maximum(np.diagonal(covariance), 1e-300))[list(axes)]
+        widest = max(widest, float(np.max(tally.half_widths_mm[list(axes)] / extent)))
+    if widest < _WIDE_BOX:
+        return ""
+    return (
+        f"; a box reaches {widest:.0f} times the rms extent of what it holds: tally on a smaller box for a "
+        "tighter bound"
     )
 
 

@@ -190,8 +190,8 @@ def _conditioning(levels: list[GalerkinLevel], chosen: int) -> str:
     if condition < _LARGEST_CONDITION:
         return "ok"
     return (
-        f"ill-conditioned ({condition:.1g}): the degree is too high for these moments, or the box much larger "
-        "than the dose. Lower max_degree, or tally on the support box"
+        f"ill-conditioned ({condition:.1g}): the degree is too high for these moments, or the box much "
+        "larger than the dose. Lower max_degree, or tally on the support box"
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import dosemover as dm
 from dosemover.comparison import families
+from dosemover.comparison.coarse_floors import coarsened
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.registry import Family, fixed_keys, run, select
 from dosemover.comparison.result import MetricResult
@@ -324,3 +325,60 @@ def test_a_p_value_at_the_limit_of_its_draws_says_so():
     assert MetricResult(key="x", value=1.0, p=0.05, settings=draws).p_is_smallest
     assert not MetricResult(key="x", value=1.0, p=0.10, settings=draws).p_is_smallest
     assert not MetricResult(key="x", value=1.0, p=0.05).p_is_smallest
+
+
+def test_costly_metrics_are_drawn_on_the_coarsest_grid_that_keeps_their_floor():
+    shape = (32, 32, 32)
+    z, y, x = np.indices(shape)
+    base = np.exp(-((z - 16.0) ** 2 + (y - 16.0) ** 2 + (x - 16.0) ** 2) / 60) + 0.01
+    rng = np.random.default_rng(6)
+    maps = [
+        dm.DoseMap.from_array(
+            np.maximum(base * (1 + 0.02 * rng.standard_normal(shape)), 0),
+            spacing_mm=(2, 2, 2),
+            uncertainty_gy=0.02 * base,
+        )
+        for _ in range(2)
+    ]
+    metric = dm.compare(*maps, metrics=["sliced_w2_mm"], null=19).metrics["sliced_w2_mm"]
+    assert metric.settings["null_grid"].endswith("voxels merged along an axis")
+    assert metric.settings["null_grid_value"] == pytest.approx(metric.value, rel=0.3)
+    assert metric.p > 0.05
+    assert abs(metric.z) < 4
+
+
+def test_regions_of_low_sampling_are_masked_and_their_share_is_told():
+    result = dm.compare(field(seed=1, noise=0.03), field(1.05, seed=2, noise=0.03), metrics=["mae_gy", "dmd"])
+    assert set(np.unique(result.maps["low_sampling_mask"].values)) <= {0.0, 1.0}
+    assert result.maps["significant_mask"].values.any()
+    for key in ("mae_gy", "dmd_mm"):
+        assert 0 <= result.metrics[key].settings["low_sampling_share_percent"] <= 100
+
+
+def test_noise_alone_leaves_the_significant_mask_all_but_empty():
+    result = dm.compare(field(seed=1, noise=0.03), field(seed=2, noise=0.03), metrics=["mae_gy"])
+    assert result.maps["significant_mask"].values.mean() < 0.01
+
+
+def test_without_uncertainty_the_noise_is_estimated_and_labelled():
+    rng = np.random.default_rng(7)
+    shape = (24, 24, 24)
+    base = 1 + np.exp(-((np.indices(shape)[2] - 12.0) ** 2) / 50)
+    maps = [
+        dm.DoseMap.from_array(base + 0.02 * np.sqrt(base) * rng.standard_normal(shape), spacing_mm=(2, 2, 2))
+        for _ in range(2)
+    ]
+    metric = dm.compare(*maps, metrics=["rmse_gy", "mae_gy"]).metrics
+    assert "estimated from the maps" in metric["rmse_gy"].settings["significance"]
+    assert metric["rmse_gy"].floor == pytest.approx(metric["rmse_gy"].value, rel=0.1)
+    assert metric["mae_gy"].floor is None
+    asked = dm.compare(*maps, metrics=["mae_gy"], null=9).metrics["mae_gy"]
+    assert asked.floor == pytest.approx(asked.value, rel=0.15)
+
+
+def test_merged_voxels_keep_the_integral():
+    rng = np.random.default_rng(8)
+    dose = dm.DoseMap.from_array(rng.random((33, 40, 10)), spacing_mm=(2, 2, 2))
+    merged = coarsened(dose, 2)
+    assert merged.grid.shape == (16, 20, 10)
+    assert merged.integral_gy_mm3 == pytest.approx(dose.integral_gy_mm3)

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from dosemover.comparison.closed_floors import closed_floors
+from dosemover.comparison.coarse_floors import PILOTS, coarsened, coarsest_factor
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.noise_at_hand import NoiseAtHand
 from dosemover.comparison.registry import Family, run
 from dosemover.comparison.result import MetricResult
+from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.noise import nulls
 from dosemover.noise.significance import Direction, Significance, significance
@@ -39,7 +41,9 @@ def with_significance(
     Batches on both sides of one grid: p by relabelling the pooled batches (exact), the floor by
     resampling each side's centred batches. Otherwise a parametric bootstrap with the uncertainties and
     the spatial correlation of the noise (approximate). Sums and mean squares need no drawn maps. Where
-    the level of the noise had to be estimated from the maps, drawn maps are left to ``null``.
+    the level of the noise had to be estimated from the maps, drawn maps are left to ``null``. Costly
+    metrics are drawn on the coarsest grid on which the floor's error stays below its own standard
+    deviation, and their value there is what is compared (settings ``null_grid``).
     """
     noise = context.noise
     if noise is None:
@@ -54,14 +58,58 @@ def with_significance(
     if not todo:
         return judged
     draws = draws_for(context)
-    floors, permuted = _null_values(context, noise, todo, wanted, draws)
-    for family in todo:
-        for key in wanted[family.name] - exact.keys():
-            null_values = None if permuted is None else permuted.get(key)
-            judged[key] = _judged(
-                results[key], floors.get(key), null_values, family.direction(key), noise.method
-            )
+    cheap = [family for family in todo if family.null == "always"]
+    groups = ([cheap] if cheap else []) + [[family] for family in todo if family.null != "always"]
+    for group in groups:
+        costly = group[0].null != "always"
+        factor = _factor(context, noise, group[0], wanted, draws) if costly else 1
+        found = _null_values(context, noise, group, wanted, draws, factor)
+        observed = _observed(context, group, wanted, results, factor)
+        for family in group:
+            for key in wanted[family.name] - exact.keys():
+                judged[key] = _judged(results[key], observed, found, family.direction(key), noise, factor)
     return judged
+
+
+def _factor(
+    context: ComparisonContext,
+    noise: NoiseAtHand,
+    family: Family,
+    wanted: dict[str, frozenset[str]],
+    draws: int,
+) -> int:
+    """How many voxels a costly family's draws merge along an axis."""
+    if draws <= 2 * PILOTS:
+        return 1
+    pairs = _floor_pairs(noise, PILOTS, np.random.default_rng(context.settings.seed))
+
+    def evaluate(one: DoseMap, two: DoseMap) -> dict[str, float]:
+        found = run(family, _drawn(context, one, two), wanted[family.name])
+        return {result.key: result.value for result in found if result.value is not None}
+
+    return coarsest_factor(evaluate, iter(pairs))
+
+
+def _observed(
+    context: ComparisonContext,
+    families: Sequence[Family],
+    wanted: dict[str, frozenset[str]],
+    results: dict[str, MetricResult],
+    factor: int,
+) -> dict[str, MetricResult]:
+    """The values that are compared with the draws: on their grid."""
+    if factor == 1:
+        return results
+    drawn = _drawn(context, *(coarsened(one, factor) for one in (context.reference, context.evaluated)))
+    return {result.key: result for result in _run_each(families, drawn, wanted)}
+
+
+def _floor_pairs(noise: NoiseAtHand, draws: int, rng: np.random.Generator) -> Iterator[nulls.Pair]:
+    """Pairs around the pooled mean with each side's own noise."""
+    maps = {"reference": noise.reference, "evaluated": noise.evaluated}
+    if noise.by_batches:
+        return nulls.resampled_pairs(**maps, draws=draws, rng=rng)
+    return nulls.parametric_pairs(**maps, model=noise.model, draws=draws, rng=rng)
 
 
 def _null_values(
@@ -70,16 +118,25 @@ def _null_values(
     families: Sequence[Family],
     wanted: dict[str, frozenset[str]],
     draws: int,
+    factor: int,
 ) -> tuple[dict[str, list[float]], dict[str, list[float]] | None]:
     """Values under noise alone for the floor and, from batches, for the p value."""
     rng = np.random.default_rng(context.settings.seed)
-    maps = {"reference": noise.reference, "evaluated": noise.evaluated}
+    floors = _collect(context, families, wanted, _floor_pairs(noise, draws, rng), draws, factor)
     if not noise.by_batches:
-        pairs = nulls.parametric_pairs(**maps, model=noise.model, draws=draws, rng=rng)
-        return _collect(context, families, wanted, pairs, draws), None
-    floors = _collect(context, families, wanted, nulls.resampled_pairs(**maps, draws=draws, rng=rng), draws)
-    return floors, _collect(
-        context, families, wanted, nulls.permuted_pairs(**maps, draws=draws, rng=rng), draws
+        return floors, None
+    pairs = nulls.permuted_pairs(reference=noise.reference, evaluated=noise.evaluated, draws=draws, rng=rng)
+    return floors, _collect(context, families, wanted, pairs, draws, factor)
+
+
+def _drawn(context: ComparisonContext, reference: DoseMap, evaluated: DoseMap) -> ComparisonContext:
+    """A context of two drawn maps, of which only the values are wanted."""
+    return ComparisonContext(
+        reference=reference,
+        evaluated=evaluated,
+        structures=context.structures,
+        settings=context.settings,
+        values_only=True,
     )
 
 
@@ -89,19 +146,14 @@ def _collect(
     wanted: dict[str, frozenset[str]],
     pairs: Iterable[nulls.Pair],
     draws: int,
+    factor: int,
 ) -> dict[str, list[float]]:
     """Values of every wanted metric over pairs of maps."""
     values: dict[str, list[float]] = {}
-    for i, (reference, evaluated) in enumerate(pairs):
+    for i, pair in enumerate(pairs):
         context.progress(f"noise alone, draw {i + 1} of {draws}", i / draws)
-        drawn = ComparisonContext(
-            reference=reference,
-            evaluated=evaluated,
-            structures=context.structures,
-            settings=context.settings,
-            values_only=True,
-        )
-        for result in _run_each(families, drawn, wanted):
+        one, two = pair if factor == 1 else (coarsened(dose, factor) for dose in pair)
+        for result in _run_each(families, _drawn(context, one, two), wanted):
             if result.value is not None:
                 values.setdefault(result.key, []).append(result.value)
     return values
@@ -117,21 +169,32 @@ def _run_each(
 
 def _judged(
     result: MetricResult,
-    floors: list[float] | None,
-    permuted: list[float] | None,
+    observed: dict[str, MetricResult],
+    drawn: tuple[dict[str, list[float]], dict[str, list[float]] | None],
     direction: Direction,
-    method: str,
+    noise: NoiseAtHand,
+    factor: int,
 ) -> MetricResult:
     """One result with its floor and significance, as far as they could be found."""
-    if result.value is None or floors is None:
+    floors, permuted = drawn
+    value = observed[result.key].value if result.key in observed else None
+    if result.value is None or value is None or result.key not in floors:
         return result
     try:
         found = significance(
-            result.value, floor_values=floors, null_values=permuted, direction=direction, method=method
+            value,
+            floor_values=floors[result.key],
+            null_values=None if permuted is None else permuted.get(result.key),
+            direction=direction,
+            method=noise.method,
         )
     except InputError:
         return result
-    return _with(result, found)
+    judged = _with(result, found)
+    if factor == 1:
+        return judged
+    note = {"null_grid": f"{factor} voxels merged along an axis", "null_grid_value": value}
+    return replace(judged, settings={**judged.settings, **note})
 
 
 def _with(result: MetricResult, found: Significance) -> MetricResult:

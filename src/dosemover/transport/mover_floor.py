@@ -78,8 +78,9 @@ def dose_mover_floor(
         E[DMD^2] = tr(A^-1 C) / |a_ref|,   Var[DMD^2] = 2 tr((A^-1 C)^2) / |a_ref|^2
 
     Both traces come from random probes: noise of covariance C with random signs, sent through A^-1. From an
-    uncertainty map C is diagonal (voxels independent, any spatially varying variance); from batches it is the
-    batches' own, correlations included. The mean of DMD itself is that of the square root of a gamma variable
+    uncertainty map C is diagonal (voxels independent, any spatially varying variance) unless ``normal`` is
+    given; from batches it is the batches' own, correlations included, and Var is freed from the scatter that
+    a covariance from few batches adds. The mean of DMD itself is that of the square root of a gamma variable
     with these two moments.
 
     Parameters
@@ -125,6 +126,7 @@ def dose_mover_floor(
     probes = [_probe(noisy, problem.grid, factor, rng, normal) for _ in range(count)]
     independent = normal is None and all(m.batches_gy is None for m in noisy)
     first, second = _traces(problem, probes, independent=independent)
+    second = _without_batch_scatter(first, second, noisy)
     floor, deviation = _root_of_gamma(first, second)
     kinds = {"batches" if m.batches_gy is not None else "uncertainty maps" for m in noisy}
     return MoverFloor(
@@ -183,6 +185,31 @@ def _traces(
     first = float(np.mean(firsts)) / problem.mass
     second = 2 * float(np.mean(seconds)) / problem.mass**2 if seconds else 0.0
     return first, second
+
+
+def _without_batch_scatter(first: float, second: float, maps: list[DoseMap]) -> float:
+    """Variance of DMD^2 with what the few batches of an estimated covariance add taken out.
+
+    For a covariance S^ from nu degrees of freedom E tr(S^^2) = tr(S^2) (1 + 1/nu) + tr(S)^2 / nu (Wishart).
+    """
+    sums = [_summed_variance(m) for m in maps]
+    total = sum(sums)
+    if total <= 0:
+        return second
+    inverse = sum(
+        (s / total) ** 2 / (len(m.batches_gy) - 1)
+        for s, m in zip(sums, maps, strict=True)
+        if m.batches_gy is not None
+    )
+    return max((second - 2 * first**2 * inverse) / (1 + inverse), 0.05 * second)
+
+
+def _summed_variance(dose: DoseMap) -> float:
+    """Sum over the voxels of the variance of a map [Gy2]."""
+    if dose.batches_gy is not None:
+        return float(np.sum(dose.batches_gy.var(axis=0, ddof=1, dtype=np.float64))) / len(dose.batches_gy)
+    assert dose.uncertainty_gy is not None
+    return float(np.sum(np.square(dose.uncertainty_gy, dtype=np.float64)))
 
 
 def _root_of_gamma(mean: float, variance: float) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from dosemover import transport
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.registry import Family, fixed_keys
 from dosemover.comparison.result import FieldMap, MetricResult
+from dosemover.comparison.settings import CompareSettings
 from dosemover.transport import TransportResult
 
 _DMD_PARTS = {
@@ -68,9 +69,12 @@ def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[
         exchange_mm_per_percent=settings.exchange_mm_per_percent,
         bounds=not context.values_only,
         fields=not context.values_only,
+        refine=_rounds(settings),
         progress=context.progress,
     )
-    yield _with_floor(context, _result("dmd_mm", found), shared)
+    result = _result("dmd_mm", found)
+    result = replace(result, settings={**result.settings, "refine": _rounds(settings)})
+    yield _with_floor(context, result, shared)
     for key, unit in _DMD_PARTS.items():
         if key in found.parts:
             yield MetricResult(key=key, value=found.parts[key], unit=unit, status=found.status)
@@ -80,6 +84,11 @@ def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[
     _maps(context, found, {name: names.get(name, name) for name in _MAPS})
     if settings.profile:
         context.profiles["dmd_mm"] = transport.dose_mover_profile(**shared)
+
+
+def _rounds(settings: CompareSettings) -> int:
+    """Rounds that tighten the certified interval: one where the default set asks for a quick answer."""
+    return 1 if "default" in settings.metrics else 3
 
 
 def _with_floor(context: ComparisonContext, result: MetricResult, shared: dict[str, Any]) -> MetricResult:

@@ -10,6 +10,7 @@ import importlib.util
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +66,10 @@ def solvers(module, name, order, general):
     one = exact_tally(x, weights, np.ones(x.shape[1]), 2 * order)
     two = exact_tally(image, weights, half, 2 * order)
     for basis in ("full", "reduced") if order > 1 else ("full",):
-        found, seconds = timed(lambda: moment_sos(reference=one, evaluated=two, order=order, basis=basis))
+        found, seconds = timed(partial(moment_sos, reference=one, evaluated=two, order=order, basis=basis))
         row(name, order, f"own, {basis}", found.lower_squared_mm2, exact, seconds)
     for solver in general:
-        value, seconds = timed(lambda: module.bound(name, order, solver))
+        value, seconds = timed(partial(module.bound, name, order, solver))
         row(name, order, solver, value, exact, seconds)
 
 

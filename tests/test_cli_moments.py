@@ -32,7 +32,8 @@ def test_one_map_shows_its_moments(maps, capsys):
 def test_two_maps_show_every_level_and_the_interval(maps, capsys):
     assert main(["moments", *maps]) == 0
     shown = capsys.readouterr().out
-    for words in ("mean shift", "Gaussian", "Galerkin W_2", "Galerkin DMD", "moment-SoS of order 2", "≤ W_2 ≤"):
+    levels = ("mean shift", "Gaussian", "Galerkin W_2", "Galerkin DMD", "moment-SoS of order 2")
+    for words in (*levels, "≤ W_2 ≤"):
         assert words in shown
     assert "no noise known" in " ".join(shown.split())
 
@@ -47,7 +48,8 @@ def test_json_holds_levels_and_bounds(maps, capsys):
 
 def test_tallies_are_saved(maps, tmp_path, capsys):
     folder = tmp_path / "tallies"
-    assert main(["moments", *maps, "--no-bounds", "--save", str(folder), "--json", str(tmp_path / "m.json")]) == 0
+    outputs = ["--save", str(folder), "--json", str(tmp_path / "m.json")]
+    assert main(["moments", *maps, "--no-bounds", *outputs]) == 0
     saved = sorted(folder.glob("*.npz"))
     assert len(saved) == 2
     assert MomentTally.load(saved[0]).degree == 12

@@ -201,6 +201,12 @@ def test_w2_is_blind_to_output_and_equal_maps_read_zero():
     assert moment_dmd(reference=dose, evaluated=dose).value == pytest.approx(0.0, abs=1e-9)
 
 
+def test_a_single_voxel_cannot_move():
+    one = DoseMap.from_array(np.ones((1, 1, 1)), spacing_mm=(2.0, 2.0, 2.0))
+    assert moment_w2(reference=one, evaluated=one.scaled(1.1)).value == 0.0
+    assert moment_dmd(reference=one, evaluated=one.scaled(1.1)).value == pytest.approx(9.76, rel=0.01)
+
+
 def test_a_slice_is_compared_in_its_plane():
     dose = field().dose_gy[N // 2]
     one = DoseMap.from_array(dose, spacing_mm=(SPACING, SPACING))

@@ -134,7 +134,7 @@ class _System:
         """Solve; ``scale`` multiplies the square. Returns the level and the potential."""
         root = 1 / np.sqrt(np.diagonal(self.matrix))
         values, vectors = np.linalg.eigh(self.matrix * root[:, None] * root)
-        keep = values > _SMALLEST_EIGENVALUE * values[-1]
+        keep = values > _SMALLEST_EIGENVALUE * values.max(initial=0.0)
         whiten = (root[:, None] * vectors[:, keep]) / np.sqrt(values[keep])
         white = whiten.T @ self.delta
         squared = float(white @ white) * scale
@@ -153,7 +153,7 @@ class _System:
                 floor_mm=floor[0] if known else None,
                 floor_sd_mm=floor[1] if known else None,
                 p=_tail_of_quadratic_form(squared, mean, at_null) if known else None,
-                condition=float(values[-1] / values[keep].min()),
+                condition=float(values[-1] / values[keep].min()) if keep.any() else 1.0,
                 n_moments=len(self.indices),
             ),
             whiten @ white,

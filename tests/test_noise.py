@@ -226,7 +226,8 @@ def test_cross_batch_estimate_is_the_mean_over_all_pairs_of_batches():
         for m in range(4)
         if i != k and j != m
     ]
-    assert BatchPermutations(a, b).cross_batch_mean_square() == pytest.approx(np.mean(products))
+    pool = BatchPermutations(a, b)
+    assert pool.cross_batch_mean_squares(pool.as_labelled) == pytest.approx(np.mean(products))
 
 
 def test_relabelled_mean_squares_are_those_of_the_maps():

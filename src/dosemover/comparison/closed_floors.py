@@ -24,6 +24,9 @@ _RELABELLINGS = 999
 KEYS = frozenset({"mass_ratio", "mean_difference_gy", "rmse_gy", "mse_gy2"})
 """Metrics that have such floors."""
 
+_BATCH_KEYS = frozenset({"debiased_rmse_gy"})
+"""Those that have one from batches only."""
+
 Judge = Callable[[str, float], Significance]
 
 
@@ -43,7 +46,8 @@ def closed_floors(
     """
     if not noise.on_one_grid:
         return {}
-    keys = [key for key in KEYS if key in results and results[key].value is not None]
+    known = KEYS | _BATCH_KEYS if noise.by_batches else KEYS
+    keys = [key for key in known if key in results and results[key].value is not None]
     if not noise.reference.grid.is_even:
         keys = [key for key in keys if key != "mass_ratio"]
     if not keys:
@@ -73,7 +77,10 @@ def _judge_batches(
 ) -> Significance:
     """One metric from the Gram matrix or the sums of the batches."""
 
-    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def statistic(weights: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        if key == "debiased_rmse_gy":
+            square = pool.mean_squares(weights) - noise
+            return np.copysign(np.sqrt(np.abs(square)), square)
         if key in ("rmse_gy", "mse_gy2"):
             square = pool.mean_squares(weights)
             return np.sqrt(square) if key == "rmse_gy" else square
@@ -81,11 +88,13 @@ def _judge_batches(
         center = float(pool.sums.mean())
         return shift if key == "mean_difference_gy" else (center + shift / 2) / (center - shift / 2)
 
+    own = pool.mean_squares(pool.as_labelled) - pool.cross_batch_mean_squares(pool.as_labelled)
+    relabelled = pool.mean_squares(nulls) - pool.cross_batch_mean_squares(nulls)
     return significance(
         value,
-        floor_values=list(statistic(floors)),
-        null_values=list(statistic(nulls)),
-        direction="larger" if key in ("rmse_gy", "mse_gy2") else "both",
+        floor_values=list(statistic(floors, own)),
+        null_values=list(statistic(nulls, relabelled)),
+        direction="both" if key in ("mass_ratio", "mean_difference_gy") else "larger",
         method=method,
     )
 

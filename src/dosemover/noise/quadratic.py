@@ -137,7 +137,6 @@ class BatchPermutations:
         self.sums: NDArray[Any] = rows.mean(axis=1)
         rows -= rows.mean(axis=0)
         self.gram: NDArray[Any] = rows @ rows.T / rows.shape[1]
-        self._side = np.repeat([0, 1], [self.n, self.m])
 
     def _weights(self, order: NDArray[Any]) -> NDArray[Any]:
         """Weight of each pooled batch in the difference, one relabelling a row."""
@@ -161,11 +160,20 @@ class BatchPermutations:
         """Mean difference for each row of weights [Gy]."""
         return weights @ self.sums
 
-    def cross_batch_mean_square(self) -> float:
-        """Unbiased estimate of the mean square of the true difference; may be negative [Gy2]."""
-        first, second = self._side == 0, self._side == 1
-        total = 0.0
-        for side, size in ((first, self.n), (second, self.m)):
-            block = self.gram[np.ix_(side, side)]
-            total += (float(block.sum()) - float(np.trace(block))) / (size * (size - 1))
-        return total - 2 * float(self.gram[np.ix_(first, second)].mean())
+    def cross_batch_mean_squares(self, weights: NDArray[Any]) -> NDArray[np.float64]:
+        """Unbiased estimate of the mean square of the true difference; may be negative [Gy2].
+
+        One for each row of weights of a relabelling: negative for one side's batches, positive for the
+        other's.
+        """
+        own = np.zeros(len(weights))
+        for side, size in ((weights < 0, self.n), (weights > 0, self.m)):
+            x = side.astype(np.float64)
+            everything = np.einsum("di,ij,dj->d", x, self.gram, x)
+            own += (everything - x @ np.diagonal(self.gram)) / (size * (size - 1)) - everything / size**2
+        return np.einsum("di,ij,dj->d", weights, self.gram, weights) + own
+
+    @property
+    def as_labelled(self) -> NDArray[np.float64]:
+        """Weights of the batches as they came, shape [1, batch]."""
+        return self._weights(np.arange(self.n + self.m))[None]

@@ -12,8 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from dosemover._runtime import Progress, no_progress
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning
+from dosemover.grid import Grid
+from dosemover.transport.alignment import Alignment, aligned
+from dosemover.transport.axis import axis_marginal
 from dosemover.transport.bounds import balanced_upper_bound
 from dosemover.transport.dose_mover import Interval, check_memory
+from dosemover.transport.line import line_w2_squared
 from dosemover.transport.lower import LowerBoundSearch
 from dosemover.transport.measure import MeasurePair, Weight, measure_pair, to_evaluated_dose
 from dosemover.transport.monge_ampere import midpoint_potential
@@ -155,6 +159,9 @@ def wasserstein_2(
     Notes
     -----
     *Definition*: balanced transport of the normalised densities; blind to scale, see the mass ratio.
+    *Method*: the reference is first moved by whole voxels towards the evaluated map where that makes them
+    match better (``settings["moved_first_mm"]``), exactly accounted for. The lower bound is at least
+    `axis_w2`, so that both ends meet for shifts by whole voxels.
     *Limits*: ``upper`` is None where voxels without dose separate parts of different mass. Where
     displacements exceed a voxel, a Newton scheme solves the Monge-Ampere equation of the midpoints from
     coarse to fine; ``status`` tells where it did not converge. Below a voxel the estimate is linear.
@@ -162,18 +169,20 @@ def wasserstein_2(
 
     References
     ----------
-    benamou2000, jacobs2020
+    benamou2000, jacobs2020, villani2003
     """
     report = progress or no_progress
     pair, ratio = _pair(reference, evaluated, mask, weight)
-    space = SplineSpace(pair.grid)
+    moved = aligned(pair)
+    check_memory(moved.pair.grid.n_voxels, _BYTES_PER_VOXEL, "W_2")
+    space = SplineSpace(moved.pair.grid)
     report("estimate", 0.0)
-    solved = _solve(pair, space, tolerance=tolerance, linear=None)
+    solved = _solve(moved.pair, space, tolerance=tolerance, linear=None)
     notes = [] if solved.converged else ["the estimate did not converge"]
     interval = Interval(None, None)
     if bounds:
-        interval = _interval(pair, space, solved, refine, halve, report, notes)
-    value = float(np.sqrt(solved.squared))
+        interval = _interval(moved, space, solved, refine, halve, report, notes)
+    value = float(np.sqrt(moved.gained + solved.squared))
     clipped = interval.clip(value)
     if clipped != value:
         notes.append(f"the estimate {value:.6g} mm was clipped to the certified interval")
@@ -181,7 +190,7 @@ def wasserstein_2(
     maps: dict[str, NDArray[Any]] = {}
     if fields:
         report("fields", 0.8)
-        maps, told = _fields(pair, space, solved.u)
+        maps, told = _fields(pair, moved, space, solved.u)
         settings |= told
     report("done", 1.0)
     return TransportResult(
@@ -190,14 +199,27 @@ def wasserstein_2(
         upper=interval.upper,
         grid=pair.grid,
         fields=maps,
-        settings=settings | {"estimate_mm": value, "linear": solved.linear},
+        settings=settings
+        | {
+            "estimate_mm": value,
+            "linear": solved.linear,
+            "moved_first_mm": [float(s) for s in moved.shift_mm[::-1]],
+        },
         n_iterations=solved.n_iterations,
         status="; ".join(notes) or "ok",
     )
 
 
+def _axis_squared(pair: MeasurePair) -> float:
+    """Sum over the axes of W_2^2 of the projections: a lower bound, exact for shifts and products."""
+    return sum(
+        line_w2_squared(t, axis_marginal(pair.a, pair.grid, i), axis_marginal(pair.b, pair.grid, i))
+        for i, t in enumerate(pair.grid.edges_mm)
+    )
+
+
 def _interval(
-    pair: MeasurePair,
+    moved: Alignment,
     space: SplineSpace,
     solved: _Balanced,
     refine: int,
@@ -206,31 +228,38 @@ def _interval(
     notes: list[str],
 ) -> Interval:
     """Both bounds from the potential; an interrupt keeps what there is."""
+    pair, gained = moved.pair, moved.gained
     if not np.any(pair.a != pair.b):
-        return Interval(0.0, 0.0)
-    upper = search = None
+        return Interval(float(np.sqrt(gained)), float(np.sqrt(gained)))
+    lower, upper, search = gained + _axis_squared(pair), np.inf, None
     try:
         report("upper bound", 0.3)
         flux = balanced_upper_bound(pair.a, pair.b, pair.grid, start=space.means(solved.u))
-        upper = float(np.sqrt(flux.squared)) if np.isfinite(flux.squared) else None
+        upper = gained + flux.squared
+        target = 0.99**2 * upper
         report("lower bound", 0.5)
-        search = LowerBoundSearch(
-            space, pair.a, pair.b, length_mm=np.inf, target=(0.99 * (upper or np.inf)) ** 2
-        )
-        search.run(-solved.u, rounds=refine, halve=halve)
+        if lower < target:
+            search = LowerBoundSearch(
+                space, pair.a, pair.b, length_mm=np.inf, target=target - gained if upper < np.inf else np.inf
+            )
+            search.run(-solved.u, rounds=refine, halve=halve)
     except KeyboardInterrupt:
         notes.append("interrupted: the interval is the best so far")
-    return Interval(None if search is None else float(np.sqrt(search.best)), upper)
+    if search is not None:
+        lower = max(lower, gained + search.best)
+    return Interval(float(np.sqrt(min(lower, upper))), float(np.sqrt(upper)) if upper < np.inf else None)
 
 
 def _fields(
-    pair: MeasurePair, space: SplineSpace, u: NDArray[np.float64]
+    pair: MeasurePair, moved: Alignment, space: SplineSpace, u: NDArray[np.float64]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Displacement of each reference voxel, Kantorovich potential, and the displacement's summary."""
-    middle = space.midpoints(u)
+    middle = moved.at_reference(space.midpoints(u), pair.grid)
+    potential = 2 * (np.square(middle[1:]).sum(axis=0) / 4 - middle[0])
+    potential -= _ramp(moved.shift_mm, pair.grid)
+    middle[1:] += moved.shift_mm[:, None, None, None]
     displacement = np.stack([middle[3], middle[2], middle[1]]).astype(np.float32)
     length = np.sqrt(np.square(middle[1:]).sum(axis=0))
-    potential = 2 * (np.square(length) / 4 - middle[0])
     mass = pair.a * pair.grid.voxel_volume_mm3
     told = {
         "displacement_mean_mm": [float(np.sum(mass * v)) for v in displacement],
@@ -239,6 +268,15 @@ def _fields(
     for values in (displacement, potential):
         values.setflags(write=False)
     return {"displacement_mm": displacement, "potential": potential}, told
+
+
+def _ramp(shift_mm: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """2 s.x [mm2], x from the middle of the box: what moving a density by s changes a potential by."""
+    z, y, x = (
+        2 * s * (c - (low + high) / 2)
+        for s, c, (low, high) in zip(shift_mm, grid.centers_mm, grid.box_mm, strict=True)
+    )
+    return z[:, None, None] + y[:, None] + x
 
 
 def wasserstein_2_gradient(
@@ -280,17 +318,20 @@ def wasserstein_2_gradient(
     whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
     a, b = whole.a / whole.reference_mass, whole.b / whole.evaluated_mass
     pair = MeasurePair(a=a, b=b, grid=whole.grid)
-    space = SplineSpace(pair.grid)
-    solved = _solve(pair, space, tolerance=tolerance, linear=linear)
+    moved = aligned(pair, whole=True)
+    space = SplineSpace(moved.pair.grid)
+    solved = _solve(moved.pair, space, tolerance=tolerance, linear=linear)
     if solved.linear:
         mean, slope, _ = space.voxel_means(solved.u)
-        psi = 2 * mean - np.where((a + b) / 2 >= solved.theta, slope / 2, 0.0)
+        theta = (moved.pair.a + moved.pair.b) / 2
+        psi = 2 * mean - np.where(theta >= solved.theta, slope / 2, 0.0)
     else:
         middle = space.midpoints(-solved.u)
         psi = 2 * (np.square(middle[1:]).sum(axis=0) / 4 - middle[0])
+    psi = moved.at_evaluated(psi, pair.grid) + _ramp(moved.shift_mm, pair.grid)
     psi = psi - weighted_sum(psi, b, pair.grid)
     derivative = psi * pair.grid.voxel_volume_mm3 / whole.evaluated_mass
     gradient = to_evaluated_dose(
         derivative, reference=reference, evaluated=evaluated, mask=mask, weight=weight
     )
-    return solved.squared, gradient
+    return moved.gained + solved.squared, gradient

@@ -33,6 +33,9 @@ _THETA_FLOOR = 1e-4
 _TRUSTED_MISMATCH = 0.05
 """Share of the mass that the half-way densities may leave unmatched in a Newton solution."""
 
+_WORTH_TELLING = 5e-3
+"""Relative change of the estimate by the interval from which on the status tells of it."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Balanced:
@@ -146,8 +149,9 @@ def wasserstein_2(
     Returns
     -------
     TransportResult
-        ``value`` [mm] is the estimate, clipped to the interval (``status`` says so). ``fields`` on the
-        cropped ``grid``: displacement_mm [3, z, y, x] (x, y, z) from each reference voxel, and the
+        ``value`` [mm] is the estimate, clipped to the interval (``status`` says so where that changes it by
+        more than 0.5 %; ``settings["estimate_mm"]`` is the estimate itself). ``fields`` on the cropped
+        ``grid``: displacement_mm [3, z, y, x] (x, y, z) from each reference voxel, and the
         Kantorovich potential phi [mm2]. ``settings``: displacement_mean_mm (x, y, z),
         displacement_p95_mm (both weighted with the reference dose), mass_ratio.
 
@@ -184,7 +188,7 @@ def wasserstein_2(
         interval = _interval(moved, space, solved, refine, halve, report, notes)
     value = float(np.sqrt(moved.gained + solved.squared))
     clipped = interval.clip(value)
-    if clipped != value:
+    if abs(clipped - value) > _WORTH_TELLING * value:
         notes.append(f"the estimate {value:.6g} mm was clipped to the certified interval")
     settings: dict[str, Any] = {"mass_ratio": ratio, "weight": weight, "masked": mask is not None}
     maps: dict[str, NDArray[Any]] = {}

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.grid import Grid
-from dosemover.transport import bounds_kernels as kernels
+from dosemover.transport import lower_kernels, upper_kernels
 from dosemover.transport.multigrid import Multigrid, conjugate_gradients
 from dosemover.transport.slabs import dot, each_slab
 from dosemover.transport.spline import SplineSpace, _by_rows
@@ -88,7 +88,7 @@ def flux_upper_bound(
     if mixed:
         a, b = a + e / 2 * (b - a), b + e / 2 * (a - b)
     inverse = np.empty_like(a)
-    each_slab(kernels.inverse_log_mean, a.shape[0], a.size, a, b, inverse)
+    each_slab(upper_kernels.inverse_log_mean, a.shape[0], a.size, a, b, inverse)
     theta = np.where(inverse > 0, 1 / np.where(inverse > 0, inverse, 1.0), 0.0)
     screening = 1 / length_mm**2
     volume = grid.voxel_volume_mm3
@@ -96,9 +96,9 @@ def flux_upper_bound(
     widths = [np.asarray(v) for v in grid.widths_mm]
 
     def apply(u: NDArray[np.float64], out: NDArray[np.float64]) -> None:
-        each_slab(kernels.flux_planes, u.shape[0], u.size, u, inverse, *widths, screening, out)
+        each_slab(upper_kernels.flux_planes, u.shape[0], u.size, u, inverse, *widths, screening, out)
         if u.shape[0] > 1:
-            each_slab(kernels.flux_columns, u.shape[1], u.size, u, inverse, *widths, out)
+            each_slab(upper_kernels.flux_columns, u.shape[1], u.size, u, inverse, *widths, out)
 
     pre = Multigrid(theta, grid, screening=screening)
     if start is not None and mixed:
@@ -112,7 +112,7 @@ def flux_upper_bound(
         u = start = found.x
         apply(u, residual)
         np.subtract(source, residual, out=residual)
-        each_slab(kernels.unmatched_cost, u.shape[0], u.size, residual, inverse, volume, partial)
+        each_slab(upper_kernels.unmatched_cost, u.shape[0], u.size, residual, inverse, volume, partial)
         unmatched = length_mm**2 * float(partial.sum())
         squared = dot(u, source) + dot(u, residual) + unmatched
         if unmatched < _UNMATCHED * squared or not found.converged or count >= max_iterations:
@@ -156,18 +156,18 @@ def balanced_upper_bound(
     if mixed:
         a, b = a + e / 2 * (b - a), b + e / 2 * (a - b)
     inverse = np.empty_like(a)
-    each_slab(kernels.inverse_log_mean, a.shape[0], a.size, a, b, inverse)
+    each_slab(upper_kernels.inverse_log_mean, a.shape[0], a.size, a, b, inverse)
     source = (b - a) * grid.voxel_volume_mm3
     widths = [np.asarray(v) for v in grid.widths_mm]
     order, parent, main = _spanning_tree(inverse)
     open_to_flux = np.where(main.reshape(a.shape) > 0, inverse, -1.0)
     gathered = source.copy()
-    kernels.gather_on_main(order, parent, main, gathered.ravel())
+    upper_kernels.gather_on_main(order, parent, main, gathered.ravel())
 
     def apply(u: NDArray[np.float64], out: NDArray[np.float64]) -> None:
-        each_slab(kernels.flux_planes, u.shape[0], u.size, u, open_to_flux, *widths, 0.0, out)
+        each_slab(upper_kernels.flux_planes, u.shape[0], u.size, u, open_to_flux, *widths, 0.0, out)
         if u.shape[0] > 1:
-            each_slab(kernels.flux_columns, u.shape[1], u.size, u, open_to_flux, *widths, out)
+            each_slab(upper_kernels.flux_columns, u.shape[1], u.size, u, open_to_flux, *widths, out)
 
     theta = np.where(open_to_flux > 0, 1 / np.where(open_to_flux > 0, inverse, 1.0), 0.0)
     found = conjugate_gradients(
@@ -183,7 +183,7 @@ def balanced_upper_bound(
     apply(u, residual)
     np.subtract(source, residual, out=residual)
     carried = dot(u, source) + dot(u, residual)
-    rest, left = kernels.settle_residual(
+    rest, left = upper_kernels.settle_residual(
         residual.ravel(), inverse, widths[0], widths[1], widths[2], order, parent
     )
     squared = carried + rest if left < 1e-11 and np.isfinite(rest) else np.inf
@@ -199,7 +199,7 @@ def _spanning_tree(
     order, parent, following = (np.full(n, -1, np.int32) for _ in range(3))
     main = np.zeros(n, np.uint8)
     head = np.empty(200, np.int32)
-    count = kernels.grow_tree(inverse, _DUST_LEVEL, order, parent, head, following, main)
+    count = upper_kernels.grow_tree(inverse, _DUST_LEVEL, order, parent, head, following, main)
     return order[:count], parent, main
 
 
@@ -217,7 +217,7 @@ def _window(space: SplineSpace, bounds: list[NDArray[np.float32]], largest: floa
     scratch = np.empty_like(slope)
 
     def dilated(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        each_slab(kernels.dilate, x.shape[0], x.size, x, scratch)
+        each_slab(lower_kernels.dilate, x.shape[0], x.size, x, scratch)
         return scratch
 
     steps = int(np.ceil(top * largest / h))
@@ -282,7 +282,16 @@ def half_step_lower_bounds(
     rows = _by_rows(bezier[2])
     bounds = [np.empty(shape, np.float32) for _ in range(4)]
     each_slab(
-        kernels.shape_bounds, shape[0], c.size, c, bezier[0], bezier[1], rows, *second, *inverse, *bounds
+        lower_kernels.shape_bounds,
+        shape[0],
+        c.size,
+        c,
+        bezier[0],
+        bezier[1],
+        rows,
+        *second,
+        *inverse,
+        *bounds,
     )
     own = bounds[0].copy()
     _window(space, bounds, max(scales))
@@ -292,8 +301,8 @@ def half_step_lower_bounds(
     partial = np.empty((shape[0], len(scales)))
     excess = np.empty(shape, np.float32)
     each_slab(
-        kernels.half_steps, shape[0], c.size, c, a, b, factors, *space.tables, bezier[0], bezier[1], rows,
-        second[0], second[1], 2 * np.square(inverse[2]), *inverse, own, *bounds, np.array(scales),
+        lower_kernels.half_steps, shape[0], c.size, c, a, b, factors, *space.tables, bezier[0], bezier[1],
+        rows, second[0], second[1], 2 * np.square(inverse[2]), *inverse, own, *bounds, np.array(scales),
         min(penalty, 1e30), uneven, partial, excess,
     )  # fmt: skip
     return partial.sum(axis=0), excess

@@ -36,6 +36,8 @@ class MoverFloor:
         Random probes of the inverse operator.
     method : str
         Where the noise came from.
+    batch_freedom : float
+        Degrees of freedom of the covariance: of the batches that it came from, else infinite.
     """
 
     floor: float
@@ -44,18 +46,23 @@ class MoverFloor:
     variance_square: float
     n_probes: int
     method: str
+    batch_freedom: float = np.inf
 
     def p_value(self, value_mm: float) -> float | None:
         """Probability of a distance of at least ``value_mm`` under noise alone; None without noise.
 
-        DMD^2 as a gamma variable with its mean and variance.
+        DMD^2 as a gamma variable with its mean and variance; where the mean is itself known from few
+        batches only, the ratio of the two follows an F distribution.
         """
-        from scipy.special import gammaincc
+        from scipy.special import fdtrc, gammaincc
 
         if self.mean_square <= 0 or self.variance_square <= 0:
             return None
         shape = self.mean_square**2 / self.variance_square
-        return float(gammaincc(shape, shape * value_mm**2 / self.mean_square))
+        ratio = value_mm**2 / self.mean_square
+        if np.isfinite(self.batch_freedom):
+            return float(fdtrc(2 * shape, 2 * shape * self.batch_freedom, ratio))
+        return float(gammaincc(shape, shape * ratio))
 
 
 def dose_mover_floor(
@@ -126,7 +133,8 @@ def dose_mover_floor(
     probes = [_probe(noisy, problem.grid, factor, rng, normal) for _ in range(count)]
     independent = normal is None and all(m.batches_gy is None for m in noisy)
     first, second = _traces(problem, probes, independent=independent)
-    second = _without_batch_scatter(first, second, noisy)
+    inverse = _inverse_freedom(noisy)
+    second = max((second - 2 * first**2 * inverse) / (1 + inverse), 0.05 * second)
     floor, deviation = _root_of_gamma(first, second)
     kinds = {"batches" if m.batches_gy is not None else "uncertainty maps" for m in noisy}
     return MoverFloor(
@@ -136,6 +144,7 @@ def dose_mover_floor(
         variance_square=second,
         n_probes=count,
         method="closed form from " + " and ".join(sorted(kinds)),
+        batch_freedom=1 / inverse if inverse > 0 else np.inf,
     )
 
 
@@ -187,21 +196,20 @@ def _traces(
     return first, second
 
 
-def _without_batch_scatter(first: float, second: float, maps: list[DoseMap]) -> float:
-    """Variance of DMD^2 with what the few batches of an estimated covariance add taken out.
+def _inverse_freedom(maps: list[DoseMap]) -> float:
+    """1 / nu of the covariance of the difference, by Welch and Satterthwaite; 0 from uncertainty maps.
 
     For a covariance S^ from nu degrees of freedom E tr(S^^2) = tr(S^2) (1 + 1/nu) + tr(S)^2 / nu (Wishart).
     """
     sums = [_summed_variance(m) for m in maps]
     total = sum(sums)
     if total <= 0:
-        return second
-    inverse = sum(
+        return 0.0
+    return sum(
         (s / total) ** 2 / (len(m.batches_gy) - 1)
         for s, m in zip(sums, maps, strict=True)
         if m.batches_gy is not None
     )
-    return max((second - 2 * first**2 * inverse) / (1 + inverse), 0.05 * second)
 
 
 def _summed_variance(dose: DoseMap) -> float:

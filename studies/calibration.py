@@ -71,8 +71,8 @@ class Case:
     batches: int
 
 
-_E_FIELD = (slice(0, 12), slice(24, 40), slice(24, 40))
-_P_FIELD = (slice(2, 14), slice(24, 40), slice(24, 40))
+_E_FIELD = (slice(0, 14), slice(24, 40), slice(34, 44))
+_P_FIELD = (slice(2, 18), slice(24, 40), slice(34, 44))
 CASES = {
     "e_high_5": Case(beam="e", region=_E_FIELD, batches=5),
     "e_high_20": Case(beam="e", region=_E_FIELD, batches=20),

@@ -382,3 +382,12 @@ def test_merged_voxels_keep_the_integral():
     merged = coarsened(dose, 2)
     assert merged.grid.shape == (16, 20, 10)
     assert merged.integral_gy_mm3 == pytest.approx(dose.integral_gy_mm3)
+
+
+def test_chi_square_from_few_batches_is_not_taken_for_a_difference():
+    """Uncertainties from 5 + 5 batches alone bring chi-square to 8 / 6: the floor must know."""
+    rng = np.random.default_rng(9)
+    pair = [dm.DoseMap.from_batches(5 + 0.3 * rng.standard_normal((5, *GRID.shape)), GRID) for _ in range(2)]
+    metric = dm.compare(*pair, metrics=["chi2_per_voxel"], null=19).metrics["chi2_per_voxel"]
+    assert metric.floor == pytest.approx(8 / 6, rel=0.05)
+    assert abs(metric.z) < 3

@@ -20,6 +20,9 @@ from dosemover.noise.significance import Direction, Significance, significance
 
 _VOXEL_DRAWS = 2_000_000
 _FEWEST, _MOST = 9, 19
+_STUDENTIZED = frozenset({"chi2_per_voxel"})
+"""Divided by an uncertainty from the same batches: recombined batches would keep the uncertainty as it is,
+and miss what its own scatter adds. Relabelled ones have their own, and a real difference cancels in them."""
 
 
 def draws_for(context: ComparisonContext) -> int:
@@ -177,6 +180,8 @@ def _judged(
 ) -> MetricResult:
     """One result with its floor and significance, as far as they could be found."""
     floors, permuted = drawn
+    if permuted is not None and result.key in _STUDENTIZED:
+        floors = permuted
     value = observed[result.key].value if result.key in observed else None
     if result.value is None or value is None or result.key not in floors:
         return result

@@ -304,9 +304,8 @@ def parametric_pairs(
 ) -> Iterator[Pair]:
     """Pairs around the pooled mean with noise of the given uncertainties and correlation.
 
-    A voxel draws from a gamma distribution with its mean and uncertainty (Wilson & Hilferty's
-    cube of a normal variate): never negative, skewed as Monte Carlo noise is, and normal where the
-    uncertainty is small.
+    A voxel draws from a shifted gamma distribution with its mean and uncertainty (see `gamma_variate`):
+    never negative, skewed as Monte Carlo noise is, and normal where the uncertainty is small.
 
     Parameters
     ----------
@@ -351,19 +350,28 @@ def _filled_uncertainty(like: DoseMap, mean: NDArray[Any]) -> NDArray[np.float64
 def gamma_variate(
     mean: NDArray[Any], standard_deviation: NDArray[Any], normal: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Gamma variates with given mean and standard deviation, from standard normal ones.
+    """Non-negative variates with given mean and standard deviation, skewed as scored dose is.
 
     Parameters
     ----------
     mean, standard_deviation, normal : ndarray
         Of one shape; where the mean is 0 the result is 0.
 
+    Notes
+    -----
+    *Definition*: a shifted gamma variate of skewness r (1 + min(r, 1)^2), r the relative standard
+    deviation. The dose of a voxel is a sum of a Poisson number of deposits, of skewness
+    r m1 m3 / m2^2 with m_i their moments: r at least (Cauchy & Schwarz), reached for equal deposits;
+    where r nears 1, dose cannot be negative without the gamma variate's 2 r. DOSXYZnrc batches give 1.0
+    r to 1.2 r for r from 0.1 to 0.5, and 1.1 r to 1.5 r at 0.7 and 0.9.
+
     References
     ----------
     Wilson & Hilferty 1931: the cube root of a gamma variate is nearly normal.
     """
-    safe = np.where(mean > 0, mean, 1.0)
-    relative = np.where(mean > 0, standard_deviation / safe, 0.0)
-    shape = 1.0 / np.maximum(relative, 1e-12) ** 2
+    relative = np.where(mean > 0, standard_deviation / np.where(mean > 0, mean, 1.0), 0.0)
+    skewness = relative * (1 + np.minimum(relative, 1.0) ** 2)
+    shape = 4.0 / np.maximum(skewness, 1e-6) ** 2
     root = 1.0 - 1.0 / (9.0 * shape) + normal / (3.0 * np.sqrt(shape))
-    return np.where(mean > 0, mean * np.maximum(root, 0.0) ** 3, 0.0)
+    standardized = (np.maximum(root, 0.0) ** 3 - 1.0) * np.sqrt(shape)
+    return np.where(mean > 0, np.maximum(mean + standard_deviation * standardized, 0.0), 0.0)

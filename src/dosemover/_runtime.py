@@ -69,11 +69,11 @@ def provenance() -> dict[str, str]:
 
 
 def kernels_are_compiled() -> bool:
-    """Whether the machine keeps compiled kernels of this package from an earlier run."""
+    """Whether the machine keeps the compiled kernels of an earlier comparison."""
     from pathlib import Path
 
     package = Path(__file__).parent
-    if any(package.rglob("__pycache__/*_kernels*.nbi")):
+    if any(package.rglob("__pycache__/lower_kernels*.nbi")):
         return True
     folder = os.environ.get("NUMBA_CACHE_DIR")
-    return folder is not None and any(Path(folder).rglob("*_kernels*.nbi"))
+    return folder is not None and any(Path(folder).rglob("lower_kernels*.nbi"))

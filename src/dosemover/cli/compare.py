@@ -165,11 +165,11 @@ def publish(result: ComparisonResult, arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> ComparisonResult:
     """Read both maps and compare them."""
-    from dosemover._runtime import kernels_are_compiled
-
-    if not kernels_are_compiled():
-        say("compiling, first run only (about half a minute)", quiet=arguments.quiet)
     from dosemover.comparison import compare
+    from dosemover.comparison.warm_up import start_compilation
+
+    if start_compilation():
+        say("compiling, first run only (about half a minute)", quiet=arguments.quiet)
 
     with progress_bar(quiet=arguments.quiet) as progress:
         progress("reading", 0.0)

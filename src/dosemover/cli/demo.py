@@ -26,15 +26,16 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare the embedded pair and write its report and JSON."""
-    from dosemover._runtime import kernels_are_compiled
     from dosemover.cli.outputs import make_directory, write_text
     from dosemover.cli.table import print_result
     from dosemover.examples import example_pair
 
     directory = make_directory(Path(arguments.output))
-    if not kernels_are_compiled():
-        say("compiling, first run only (about half a minute)", quiet=arguments.quiet)
     from dosemover.comparison import compare
+    from dosemover.comparison.warm_up import start_compilation
+
+    if start_compilation():
+        say("compiling, first run only (about half a minute)", quiet=arguments.quiet)
 
     reference, evaluated = example_pair()
     with progress_bar(quiet=arguments.quiet) as progress:

@@ -132,7 +132,6 @@ MOMENTS = (
         name="moment_dmd",
         keys=fixed_keys(moment_dmd_mm="mm"),
         compute=_moment_dmd,
-        default="all",
         null="never",
     ),
 )

@@ -13,6 +13,7 @@ from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.registry import Family, fixed_keys
 from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.comparison.settings import CompareSettings
+from dosemover.comparison.warm_up import finish_compilation
 from dosemover.transport import TransportResult
 
 _DMD_PARTS = {
@@ -58,6 +59,7 @@ def _maps(context: ComparisonContext, found: TransportResult, names: dict[str, s
 
 def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """The Dose Mover's Distance, its parts and its fields."""
+    finish_compilation()
     settings = context.settings
     shared: dict[str, Any] = {
         "reference": context.reference,

@@ -97,7 +97,7 @@ def dose_mover_floor(
     exchange_mm_per_percent, ambient_dose_percent, ambient_dose_gy, mask, weight
         As for `dose_movers_distance`.
     n_probes : int, optional
-        4 at 250 k voxels and more, up to 24 for small maps.
+        4 at 125 k voxels and more, up to 12 for small maps.
     seed : int
     normal : callable, optional
         ``normal(uncertainty_gy, rng)`` draws standardised noise for a map without batches, with its
@@ -128,7 +128,7 @@ def dose_mover_floor(
             "neither map says how noisy it is: the noise floor cannot be computed. Pass `uncertainty_gy` or "
             "`batches_gy`, or --reference-uncertainty MAP on the command line."
         )
-    count = n_probes or int(np.clip(1e6 / problem.grid.n_voxels, 4, 24))
+    count = n_probes or int(np.clip(5e5 / problem.grid.n_voxels, 4, 12))
     rng = np.random.default_rng(seed)
     probes = [_probe(noisy, problem.grid, factor, rng, normal) for _ in range(count)]
     independent = normal is None and all(m.batches_gy is None for m in noisy)

@@ -188,8 +188,8 @@ def test_deposited_plus_escaped_energy_is_emitted_energy(spectrum):
 def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads(monkeypatch):
     setup = config(history_by_history=True)
     results = []
-    for threads in ("1", "2", "5"):
-        monkeypatch.setenv("NUMBA_NUM_THREADS", threads)
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(photon_engine, "thread_count", lambda threads=threads: threads)
         results.append(mc.simulate(setup))
     for other in results[1:]:
         assert np.array_equal(results[0].dose_gy, other.dose_gy)

@@ -125,7 +125,9 @@ def _null_values(
 ) -> tuple[dict[str, list[float]], dict[str, list[float]] | None]:
     """Values under noise alone for the floor and, from batches, for the p value."""
     rng = np.random.default_rng(context.settings.seed)
-    floors = _collect(context, families, wanted, _floor_pairs(noise, draws, rng), draws, factor)
+    quick = noise.by_batches and context.settings.null is None  # the p value takes its own draws
+    floor_draws = min(draws, _FEWEST) if quick else draws
+    floors = _collect(context, families, wanted, _floor_pairs(noise, floor_draws, rng), floor_draws, factor)
     if not noise.by_batches:
         return floors, None
     pairs = nulls.permuted_pairs(reference=noise.reference, evaluated=noise.evaluated, draws=draws, rng=rng)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dosemover.errors import GridMismatchError, InputError
 from dosemover.moments.legendre import mass_matrix, stiffness_matrix, total_degree_indices
 from dosemover.moments.tally import MomentTally
+from dosemover.transport.quadratic_form import root_of_gamma
 
 _SMALLEST_EIGENVALUE = 1e-12
 """Directions in which the scaled stiffness is below this share of its largest are left out."""
@@ -143,7 +144,7 @@ class _System:
         mean = float(np.trace(noise)) * scale
         at_null = 2 * float(np.sum(noise * noise)) * scale**2
         variance = at_null + 4 * float(white @ noise @ white) * scale**2
-        floor = _root_of_quadratic_form(mean, at_null)
+        floor = root_of_gamma(mean, at_null)
         return (
             GalerkinLevel(
                 degree=degree,
@@ -160,22 +161,8 @@ class _System:
         )
 
 
-def _root_of_quadratic_form(mean: float, variance: float) -> tuple[float, float]:
-    """Mean and standard deviation of the root of a quadratic form with given mean and variance.
-
-    Patnaik's match by a scaled chi-square with n = 2 mean^2 / variance degrees of freedom.
-    """
-    from scipy.special import gammaln
-
-    if mean <= 0 or variance <= 0:
-        return float(np.sqrt(max(mean, 0.0))), 0.0
-    n = 2 * mean**2 / variance
-    root = np.sqrt(2 * mean / n) * np.exp(gammaln((n + 1) / 2) - gammaln(n / 2))
-    return float(root), float(np.sqrt(max(mean - root**2, 0.0)))
-
-
 def _tail_of_quadratic_form(value: float, mean: float, variance: float) -> float | None:
-    """Probability that a quadratic form exceeds a value, by the same match."""
+    """Probability that a quadratic form exceeds a value, by Patnaik's match of a scaled chi-square."""
     from scipy.special import chdtrc
 
     if mean <= 0 or variance <= 0:

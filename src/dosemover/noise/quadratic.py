@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import lgamma
 from typing import Any
 
 import numpy as np
@@ -10,27 +9,7 @@ from numpy.typing import NDArray
 
 from dosemover.errors import InputError
 from dosemover.noise.significance import Significance
-
-
-def root_of_gamma(mean: float, variance: float) -> tuple[float, float]:
-    """Mean and standard deviation of the square root of a gamma variable with given moments.
-
-    Parameters
-    ----------
-    mean, variance : float
-        Of the variable itself: a sum of squares of noise.
-
-    Returns
-    -------
-    tuple of float
-    """
-    if mean <= 0 or variance <= 0:
-        return float(np.sqrt(max(mean, 0.0))), 0.0
-    shape = mean**2 / variance
-    if shape > 1e6:
-        return float(np.sqrt(mean)), float(np.sqrt(mean / (4 * shape)))
-    ratio = float(np.exp(lgamma(shape + 0.5) - lgamma(shape) - 0.5 * np.log(shape)))
-    return float(np.sqrt(mean)) * ratio, float(np.sqrt(max(mean * (1 - ratio**2), 0.0)))
+from dosemover.transport.quadratic_form import root_of_gamma
 
 
 def square_significance(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import lgamma
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from dosemover.grid import Grid, conserve
 from dosemover.transport.dose_mover import MoverProblem, mover_problem
 from dosemover.transport.measure import Weight, measure_factor
 from dosemover.transport.multigrid import Multigrid
+from dosemover.transport.quadratic_form import root_of_gamma
 from dosemover.transport.spline import SplineSpace, solve_potential, weighted_sum
 
 StandardNoise = Callable[[NDArray[Any], np.random.Generator], NDArray[np.float64]]
@@ -135,7 +135,7 @@ def dose_mover_floor(
     first, second = _traces(problem, probes, independent=independent)
     inverse = _inverse_freedom(noisy)
     second = max((second - 2 * first**2 * inverse) / (1 + inverse), 0.05 * second)
-    floor, deviation = _root_of_gamma(first, second)
+    floor, deviation = root_of_gamma(first, second)
     kinds = {"batches" if m.batches_gy is not None else "uncertainty maps" for m in noisy}
     return MoverFloor(
         floor=floor,
@@ -218,14 +218,3 @@ def _summed_variance(dose: DoseMap) -> float:
         return float(np.sum(dose.batches_gy.var(axis=0, ddof=1, dtype=np.float64))) / len(dose.batches_gy)
     assert dose.uncertainty_gy is not None
     return float(np.sum(np.square(dose.uncertainty_gy, dtype=np.float64)))
-
-
-def _root_of_gamma(mean: float, variance: float) -> tuple[float, float]:
-    """Mean and standard deviation of the square root of a gamma variable."""
-    if mean <= 0:
-        return 0.0, 0.0
-    shape = mean**2 / variance if variance > 0 else np.inf
-    if shape > 1e6:
-        return float(np.sqrt(mean)), float(np.sqrt(mean / (4 * shape)))
-    ratio = float(np.exp(lgamma(shape + 0.5) - lgamma(shape) - 0.5 * np.log(shape)))
-    return float(np.sqrt(mean)) * ratio, float(np.sqrt(max(mean * (1 - ratio**2), 0.0)))

@@ -11,7 +11,7 @@ from dicom_files import FRAME, dose_dataset, save
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, InputError, UnitError
 from dosemover.grid import Grid
-from dosemover.io.atomic import atomic_write
+from dosemover._files import atomic_write
 from dosemover.io.dicom_dose import read_dicom_dose
 from dosemover.io.dicom_write import write_dicom_dose
 from strategies import dose_maps

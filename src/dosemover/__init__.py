@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from dosemover._runtime import lazy_exports
 
 __version__ = "0.1.0"
 
@@ -18,33 +19,28 @@ if TYPE_CHECKING:
     from dosemover.io import read_dose as read_dose
     from dosemover.io import read_structures as read_structures
     from dosemover.io import write_dose as write_dose
-    from dosemover.metrics import gamma_index as gamma_index
 
-_EXPORTS = {
-    "ComparisonResult": "dosemover.comparison",
-    "DoseMap": "dosemover.dose",
-    "DosemoverError": "dosemover.errors",
-    "Grid": "dosemover.grid",
-    "MetricResult": "dosemover.comparison",
-    "Structure": "dosemover.dose",
-    "compare": "dosemover.comparison",
-    "gamma_index": "dosemover.metrics",
-    "read_dose": "dosemover.io",
-    "read_structures": "dosemover.io",
-    "write_dose": "dosemover.io",
+_MODULES = {
+    "comparison": ("ComparisonResult", "MetricResult", "compare"),
+    "dose": ("DoseMap", "Structure"),
+    "errors": ("DosemoverError",),
+    "grid": ("Grid",),
+    "io": ("read_dose", "read_structures", "write_dose"),
+    "metrics": ("best_shift", "dose_volume_histogram", "gamma_index", "isodose_agreement"),
+    "moments": ("MomentTally", "moment_levels", "moment_sos", "w2_bounds"),
+    "montecarlo": ("SimulationConfig", "SimulationResult", "read_config", "simulate"),
+    "transport": (
+        "dose_mover_profile",
+        "dose_movers_distance",
+        "flat_norm",
+        "sinkhorn_divergence",
+        "sliced_w1",
+        "sliced_w2",
+        "sobolev_w2",
+        "wasserstein_1",
+        "wasserstein_2",
+    ),
 }
-"""Public names and the module that each is imported from, at first use."""
+"""Module of this package and the public names that it offers, imported at first use."""
 
-__all__ = list(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'dosemover' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _MODULES)

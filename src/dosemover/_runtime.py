@@ -6,8 +6,9 @@ import importlib
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 from dosemover.errors import MissingDependencyError
 
@@ -34,6 +35,40 @@ def optional_import(name: str, *, extra: str) -> ModuleType:
             f"the Python package {name!r} is not installed, and this call needs it. "
             f"Install it with: pip install 'dosemover[{extra}]'"
         ) from error
+
+
+def lazy_exports(
+    package: str, modules: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """``__getattr__``, ``__dir__`` and ``__all__`` of a package whose names are imported at first use.
+
+    Parameters
+    ----------
+    package : str
+        ``__name__`` of the package.
+    modules : mapping of str to sequence of str
+        Module, relative to the package, and the public names that it offers.
+
+    Examples
+    --------
+    >>> get, names, public = lazy_exports("dosemover", {"errors": ("InputError",)})
+    >>> get("InputError").__name__, public
+    ('InputError', ['InputError'])
+    """
+    homes = {name: f"{package}.{module}" for module, names in modules.items() for name in names}
+    public = sorted(homes)
+
+    def getattr_(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(homes[name]), name)
+        vars(sys.modules[package])[name] = value
+        return value
+
+    def dir_() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *public})
+
+    return getattr_, dir_, public
 
 
 def available_cores() -> int:

@@ -56,7 +56,7 @@ def make_directory(directory: Path) -> Path:
 
 def write_text(name: str, text: str) -> None:
     """Write a text file whole or not at all."""
-    from dosemover.io.atomic import atomic_write
+    from dosemover._files import atomic_write
 
     with atomic_write(Path(name)) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -81,7 +81,7 @@ def _save_uneven(values: NDArray[Any], one: FieldMap, target: Path) -> None:
     """Values with the voxel boundaries that no image format can hold."""
     import numpy as np
 
-    from dosemover.io.atomic import atomic_write
+    from dosemover._files import atomic_write
 
     edges: dict[str, Any] = {f"{axis}_edges_mm": e for axis, e in zip("zyx", one.grid.edges_mm, strict=True)}
     with atomic_write(target) as temporary:

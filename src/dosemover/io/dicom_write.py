@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dosemover._files import atomic_write
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, InputError, UnitError
 from dosemover.grid import COINCIDENCE_TOLERANCE_MM, Grid
-from dosemover.io.atomic import atomic_write
 from dosemover.io.dicom_dataset import IDENTIFIERS
 from dosemover.io.dicom_dose import RT_DOSE_STORAGE
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dosemover._files import atomic_write
 from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError, StatisticalWarning
 from dosemover.grid import Grid
-from dosemover.io.atomic import atomic_write
 
 WRITABLE = (".dcm", ".mha", ".mhd", ".nrrd", ".nii", ".nii.gz", ".npz")
 """Suffixes that can be written."""

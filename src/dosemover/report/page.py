@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from dosemover._files import atomic_write
 from dosemover.comparison.result import ComparisonResult
-from dosemover.io.atomic import atomic_write
 from dosemover.report import charts, tables
 from dosemover.report.citations import citations
 from dosemover.report.formatting import is_number, public_text

@@ -2,46 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from dosemover._runtime import lazy_exports
 
-_EXPORTS = {
-    "MeasurePair": "dosemover.transport.measure",
-    "TransportResult": "dosemover.transport.result",
-    "axis_w1": "dosemover.transport.axis",
-    "axis_w2": "dosemover.transport.axis",
-    "dose_mover_floor": "dosemover.transport.mover_floor",
-    "dose_mover_gradient": "dosemover.transport.mover_gradient",
-    "dose_mover_profile": "dosemover.transport.mover_profile",
-    "dose_movers_distance": "dosemover.transport.dose_mover",
-    "emd": "dosemover.transport.exact",
-    "emd_points": "dosemover.transport.exact",
-    "flat_norm": "dosemover.transport.kantorovich",
-    "flat_norm_gradient": "dosemover.transport.kantorovich",
-    "flat_norm_profile": "dosemover.transport.kantorovich",
-    "measure_pair": "dosemover.transport.measure",
-    "sinkhorn_divergence": "dosemover.transport.sinkhorn",
-    "sinkhorn_gradient": "dosemover.transport.sinkhorn",
-    "sliced_w1": "dosemover.transport.sliced",
-    "sliced_w2": "dosemover.transport.sliced",
-    "sobolev_w2": "dosemover.transport.sobolev",
-    "wasserstein_1": "dosemover.transport.kantorovich",
-    "wasserstein_1_gradient": "dosemover.transport.kantorovich",
-    "wasserstein_2": "dosemover.transport.wasserstein",
-    "wasserstein_2_gradient": "dosemover.transport.wasserstein",
+_MODULES = {
+    "axis": ("axis_w1", "axis_w2"),
+    "dose_mover": ("dose_movers_distance",),
+    "exact": ("emd", "emd_points"),
+    "kantorovich": (
+        "flat_norm",
+        "flat_norm_gradient",
+        "flat_norm_profile",
+        "wasserstein_1",
+        "wasserstein_1_gradient",
+    ),
+    "measure": ("MeasurePair", "measure_pair"),
+    "mover_floor": ("dose_mover_floor",),
+    "mover_gradient": ("dose_mover_gradient",),
+    "mover_profile": ("dose_mover_profile",),
+    "result": ("TransportResult",),
+    "sinkhorn": ("sinkhorn_divergence", "sinkhorn_gradient"),
+    "sliced": ("sliced_w1", "sliced_w2"),
+    "sobolev": ("sobolev_w2",),
+    "wasserstein": ("wasserstein_2", "wasserstein_2_gradient"),
 }
-"""Public names and the module that each is imported from, at first use: kernels load slowly."""
+"""Module of this package and the public names that it offers; kernels load slowly, so at first use."""
 
-__all__ = [*_EXPORTS]  # noqa: PLE0604 - the keys are strings
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'dosemover.transport' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _MODULES)

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from pydicom.valuerep import validate_value
 
 from dicom_files import FRAME, dose_dataset, save
+from dosemover._files import atomic_write
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, InputError, UnitError
 from dosemover.grid import Grid
-from dosemover._files import atomic_write
 from dosemover.io.dicom_dose import read_dicom_dose
 from dosemover.io.dicom_write import write_dicom_dose
 from strategies import dose_maps

@@ -166,7 +166,7 @@ def emd(
     h wide reads sqrt(f h). Never use it to judge small changes; `wasserstein` solves the same problem for
     the density.
     *Relations*: ``|EMD_p - W_p| <= atom_error_mm``; ``EMD_1 <= EMD_2``.
-    *Cost*: about the cube of the number of atoms in time, 8 ``max_atoms``^2 bytes several times over.
+    *Cost*: about the cube of the number of atoms in time, ``8 max_atoms^2`` bytes several times over.
 
     References
     ----------

@@ -271,7 +271,7 @@ def kawrakow_fippel(
 
     References
     ----------
-    kawrakow2000fippel
+    kawrakow2000
     """
     base = standardized_difference(
         reference=reference,

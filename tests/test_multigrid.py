@@ -111,3 +111,15 @@ def test_the_preconditioner_is_symmetric_and_positive(screening):
     pre(y, my)
     assert np.vdot(x, my) == pytest.approx(np.vdot(y, mx), rel=1e-3, abs=1e-3 * np.vdot(x, mx))
     assert np.vdot(x, mx) > 0
+
+
+@pytest.mark.parametrize("thin", [0.5, 0.05])
+def test_slivers_between_voxels_do_not_slow_the_solver_down(thin):
+    edges = np.sort(np.concatenate([np.arange(0.0, 41.0, 4.0), np.arange(0.0, 37.0, 4.0) + thin]))
+    grid = Grid(z_edges_mm=edges, y_edges_mm=edges, x_edges_mm=edges)
+    z, y, x = ((e[1:] + e[:-1]) / 2 for e in grid.edges_mm)
+    source = np.cos(z / 9)[:, None, None] * np.cos(y / 7)[:, None] * np.sin(x / 8)
+    theta = 0.01 + np.exp(-((z[:, None, None] - 20) ** 2 + (y[:, None] - 20) ** 2 + (x - 20) ** 2) / 90)
+    found = solve_potential(SplineSpace(grid), theta, source, screening=1e-4, tolerance=1e-3)
+    assert found.converged
+    assert found.n_iterations <= 15

@@ -60,6 +60,16 @@ def _merge(widths: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
     return np.add.reduceat(widths, np.arange(0, widths.size, factor))
 
 
+def _supports(widths: list[NDArray[np.float64]]) -> list[NDArray[np.float32]]:
+    """Integral of each quadratic B-spline along an axis over the width of its voxel; 1 on even axes."""
+    ratios = []
+    for axis, v in enumerate(widths):
+        mirrored = np.concatenate([v[:1], v, v[-1:]])
+        ratio = (mirrored[:-2] + v + mirrored[2:]) / (3 * v)
+        ratios.append(ratio.astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)]))
+    return ratios
+
+
 def _distance_ratio(fine: NDArray[np.float64], coarse: NDArray[np.float64], factor: int) -> NDArray[Any]:
     """Distance between the voxels beside a block face over the distance between the blocks."""
     ratio = np.zeros(coarse.size, np.float32)
@@ -133,6 +143,12 @@ class Multigrid:
         if 0 < screening * extent**2 < _NEARLY_SINGULAR:
             self._constant = 1 / (screening * float(np.sum(weight * grid.voxel_volume_mm3)))
         screens = (weight * grid.voxel_volume_mm3 * (screening * self._scale)).astype(np.float32)
+        if splines and not grid.is_even:  # voxels stand for splines, which reach into their neighbours
+            ratios = _supports(widths)
+            for axis, ratio in enumerate(ratios):
+                screens *= ratio
+                for across in (i for i in range(3) if i != axis):
+                    w[across][...] *= ratio
         self._levels: list[_Level] = []
         self._build((w[0], w[1], w[2]), screens, widths)
         self._inverse = _dense_inverse(self._levels[-1], screened=self._constant == 0.0)

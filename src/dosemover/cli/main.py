@@ -26,7 +26,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of every command; each command's module is imported when it runs."""
-    from dosemover.cli import compare, convert, demo, doctor, info, moments, simulate
+    from dosemover.cli import compare, convert, demo, doctor, info, moments, simulate, study
 
     parser = _Parser(
         prog="dosemover",
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dosemover {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (compare, info, convert, simulate, moments, demo, doctor):
+    for module in (compare, info, convert, simulate, moments, study, demo, doctor):
         module.add_parser(commands)
     return parser
 

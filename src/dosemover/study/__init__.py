@@ -5,7 +5,7 @@ from dosemover._runtime import lazy_exports
 _MODULES = {
     "design": ("Case", "Change", "Study", "read_study"),
     "report": ("write_report",),
-    "runner": ("run_study", "study_progress"),
+    "runner": ("collect_study", "run_study", "study_progress"),
     "table": ("read_costs", "read_measurements", "read_provenance"),
 }
 """Module of this package and the public names that it offers."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 MEASUREMENTS = "measurements.parquet"
 COSTS = "costs.parquet"
 PROVENANCE = "provenance.json"
-PARTS = "parts"
+PARTS, BANKS = "parts", "banks"
+"""Folders of a running study."""
 
 NO_CHANGE = "none"
 """Name of the change of null rows: two independent simulations of the same beam."""
@@ -102,16 +103,16 @@ def write_table(table: pa.Table, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    texts = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
-    split = [name for name in ("value", "lower", "upper") if name in table.column_names]
-    constant = [n for n in table.column_names if n not in texts and n not in split]
+    texts: Any = [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
+    split: Any = [name for name in ("value", "lower", "upper") if name in table.column_names]
+    constant: Any = [n for n in table.column_names if n not in texts and n not in split]
     with atomic_write(path) as temporary:
         pq.write_table(
             table,
             temporary,
             compression="zstd",
             compression_level=19,
-            use_dictionary=[*texts, *constant],
+            use_dictionary=texts + constant,
             use_byte_stream_split=split,
             write_statistics=False,
         )
@@ -198,7 +199,7 @@ def _read(file: Path, columns: Mapping[str, tuple[str, str]]) -> pa.Table:
 
     target = schema(columns)
     try:
-        table = pq.read_table(file, partitioning=None)
+        table = pq.ParquetFile(file).read()
         plain = {
             name: table[name].cast(pa.string()) if pa.types.is_dictionary(target.field(name).type)
             else table[name]

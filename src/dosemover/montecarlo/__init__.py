@@ -22,6 +22,7 @@ _MODULES = {
         "water_tank",
     ),
     "photon_engine": ("DepositConsumer",),
+    "protons": ("ProtonField",),
     "records": ("records_table",),
     "result": ("SimulationResult", "Tallies"),
     "settings": ("SimulationConfig", "VarianceReduction"),

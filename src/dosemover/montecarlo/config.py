@@ -18,6 +18,7 @@ from dosemover.grid import Grid
 from dosemover.montecarlo import phantoms
 from dosemover.montecarlo.materials import Material
 from dosemover.montecarlo.phantoms import HounsfieldTable, Phantom, Shape, material_named
+from dosemover.montecarlo.protons import ProtonField
 from dosemover.montecarlo.settings import SimulationConfig, VarianceReduction
 from dosemover.montecarlo.sources import Beam, PhaseSpaceSource, PointSource, Source
 from dosemover.montecarlo.spectra import Spectrum, read_spectrum
@@ -54,6 +55,7 @@ _SIMULATION = (
     "max_seconds",
 )
 _BEAM = tuple(f.name for f in fields(Beam))
+_PROTONS = tuple(f.name for f in fields(ProtonField))
 _SPECTRUM = (
     "mono_mev",
     "radionuclide",
@@ -229,7 +231,7 @@ class _Reader:
             width_mev=table.get("width_mev", 0.0),
         )
 
-    def source(self, table: Mapping[str, Any], where: str) -> Source:
+    def source(self, table: Mapping[str, Any], where: str) -> Source | ProtonField:
         """One source."""
         table = dict(table)
         kind = table.pop("type", "beam")
@@ -239,8 +241,15 @@ class _Reader:
             check_keys(table, ("file", "weight"), where)
             particles = read_phase_space(self.folder / table["file"])
             return PhaseSpaceSource(particles=particles, weight=table.get("weight", 1.0))
+        if kind == "proton":
+            check_keys(table, _PROTONS, where)
+            if "energy_mev" not in table:
+                raise InputError(
+                    f"{where} needs `energy_mev`, one or a list. A proton field has no range without."
+                )
+            return ProtonField(**table)
         if kind not in ("beam", "point"):
-            raise InputError(f"{where}.type must be beam, point or phase_space, got {kind!r}.")
+            raise InputError(f"{where}.type must be beam, point, phase_space or proton, got {kind!r}.")
         check_keys(table, _BEAM if kind == "beam" else ("spectrum", "position_mm", "weight"), where)
         table["spectrum"] = self.spectrum(table.get("spectrum"), f"{where}.spectrum")
         if kind == "point":

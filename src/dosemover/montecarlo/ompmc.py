@@ -10,7 +10,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 
 from dosemover._runtime import Progress, no_progress
 from dosemover.errors import DosemoverError, InputError, MissingDependencyError
+from dosemover.montecarlo.external import Batch, ExternalEngine, StopRule, check_transport, run_batches
 from dosemover.montecarlo.phase_space import sample_phase_space, write_phase_space
-from dosemover.montecarlo.photon_engine import cpu_time
 from dosemover.montecarlo.result import SimulationResult
 from dosemover.montecarlo.settings import SimulationConfig
 
@@ -70,7 +69,7 @@ def media_of(config: SimulationConfig) -> list[str]:
 def _particles(config: SimulationConfig, n: int, batch: int) -> NDArray[np.float64]:
     """Source particles of one batch."""
     seed = (config.seed * 1_000_003 + batch) % 2**63
-    return sample_phase_space(config.sources, n, seed=seed)
+    return sample_phase_space(config.photon_sources, n, seed=seed)
 
 
 def _job(config: SimulationConfig, n: int, batch: int) -> dict[str, Any]:
@@ -94,8 +93,8 @@ def _job(config: SimulationConfig, n: int, batch: int) -> dict[str, Any]:
     }
 
 
-def _run_batch(config: SimulationConfig, n: int, batch: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Dose per history and its standard uncertainty of one batch [Gy]."""
+def _run_batch(config: SimulationConfig, n: int, batch: int) -> Batch:
+    """Dose of one batch."""
     with tempfile.TemporaryDirectory(prefix="dosemover-ompmc-") as name:
         folder = Path(name)
         electrons = config.options.get("particle", "photon") == "electron"
@@ -125,7 +124,8 @@ def _run_batch(config: SimulationConfig, n: int, batch: int) -> tuple[NDArray[An
             f"ompMC returned no dose in batch {batch + 1}. The beam may miss the phantom. Check its "
             f"isocentre."
         )
-    return dose, np.where(dose > 0, dose * relative, 0.0)
+    # a voxel never hit carries a relative uncertainty of 0.9999999
+    return Batch(dose_gy=dose, variance_gy2=np.where(dose > 0, dose * relative, 0.0) ** 2, histories=n)
 
 
 def _check(config: SimulationConfig) -> None:
@@ -135,12 +135,7 @@ def _check(config: SimulationConfig) -> None:
     check_keys(config.options, OPTIONS, "engine")
     if config.options.get("particle", "photon") not in ("photon", "electron"):
         raise InputError(f"[engine] particle must be photon or electron, got {config.options['particle']!r}.")
-    if config.uses_rays or config.variance_reduction.super_voxels:
-        raise InputError(
-            "ompMC has its own transport: `estimator` and variance reduction belong to the built-in engine. "
-            "Leave "
-            "them out for engine 'ompmc'."
-        )
+    check_transport(config, "ompMC")
     if find_spec("ompmc") is None:
         raise MissingDependencyError(
             "the engine ompMC is not installed. MV dose with electron transport needs it. "
@@ -149,7 +144,9 @@ def _check(config: SimulationConfig) -> None:
     media_of(config)
 
 
-def run_ompmc(config: SimulationConfig, *, progress: Progress = no_progress) -> SimulationResult:
+def run_ompmc(
+    config: SimulationConfig, *, progress: Progress = no_progress, stop: StopRule | None = None
+) -> SimulationResult:
     """Simulate a configuration with ompMC, one process per batch.
 
     The uncertainty is that of ompMC's own statistics, `inner_batches` in each batch.
@@ -160,7 +157,8 @@ def run_ompmc(config: SimulationConfig, *, progress: Progress = no_progress) -> 
         With ``options`` (table ``[engine]``): ``media`` (material name to PEGS medium), ``particle``
         ("photon" or "electron"), ``electron_cutoff_mev`` (kinetic, 0.189), ``photon_cutoff_mev``
         (0.01), ``inner_batches`` (10), ``timeout_s``.
-    progress : callable
+    progress, stop : callable
+        As in `dosemover.montecarlo.simulate`; ``stop`` is asked between batches.
 
     Raises
     ------
@@ -174,35 +172,13 @@ def run_ompmc(config: SimulationConfig, *, progress: Progress = no_progress) -> 
     *Cost*: about 35 000 histories per CPU second at 6 MV; a photon of the phase space takes 33 bytes on disk.
     """
     _check(config)
-    start, cpu_start = time.perf_counter(), cpu_time()
     n = -(-config.histories // config.batches)
-    doses, variances, status = [], [], "complete"
-    try:
-        for batch in range(config.batches):
-            dose, sigma = _run_batch(config, n, batch)
-            doses.append(dose)
-            variances.append(sigma**2)
-            progress("simulate", (batch + 1) / config.batches)
-    except KeyboardInterrupt:
-        if len(doses) < 2:
-            raise
-        status = "interrupted"
-    scale = 1.0 if config.photons is None else config.photons
-    batches = np.stack(doses) * scale
-    return SimulationResult(
-        config=config,
-        grid=config.phantom.grid,
-        dose_gy=batches.mean(axis=0),
-        uncertainty_gy=np.sqrt(np.sum(variances, axis=0)) / len(doses) * scale,
-        batches_gy=batches.astype(np.float32),
-        density_g_per_cm3=config.phantom.density_g_per_cm3,
-        histories=n * len(doses),
-        seconds=time.perf_counter() - start,
-        cpu_seconds=cpu_time() - cpu_start,
-        status=status,
+    media = zip(config.phantom.materials, media_of(config), strict=True)
+    engine = ExternalEngine(
+        run=lambda batch: _run_batch(config, n, batch),
+        cancel=lambda: None,
+        at_once=1,
         limits=LIMITS,
-        messages=tuple(
-            f"{m.name}: {medium}"
-            for m, medium in zip(config.phantom.materials, media_of(config), strict=True)
-        ),
+        messages=tuple(f"{material.name}: {medium}" for material, medium in media),
     )
+    return run_batches(config, engine, progress=progress, stop=stop)

@@ -57,7 +57,7 @@ class DepositConsumer(Protocol):
 
 def limits_of(config: SimulationConfig) -> tuple[str, ...]:
     """What a kerma dose of this source does not contain."""
-    tables = source_tables(config.sources)
+    tables = source_tables(config.photon_sources)
     energies = np.concatenate([tables.spectra[:, 0], tables.particles[:, 6]])
     return (*KERMA_LIMITS, MV_LIMIT) if energies.max() > 1.4 else KERMA_LIMITS
 
@@ -106,7 +106,7 @@ def super_voxel_scale(
 
 def check_sources(config: SimulationConfig, box: NDArray[np.float64]) -> None:
     """Refuse a source none of whose photons meets the phantom."""
-    tables = source_tables(config.sources)
+    tables = source_tables(config.photon_sources)
     sampled, beam = np.empty((4096, 8)), np.empty(4096, dtype=np.int64)
     distance = np.empty(4096)
     for n in range(len(config.sources)):
@@ -147,7 +147,7 @@ class PhotonEngine:
         self.box = kernel_box(config)
         check_sources(config, self.box)
         tables = photon_tables(config.phantom.materials)
-        source = source_tables(config.sources)
+        source = source_tables(config.photon_sources)
         total = tables.section[:, :, 3]
         maximum = np.ascontiguousarray((total * material_maximum(config)[:, None]).max(axis=0) * (1 + 1e-12))
         self.source = (source.rows, source.cumulative, source.spectra, source.particles)

@@ -6,12 +6,30 @@ from typing import Any
 
 from dosemover._runtime import provenance
 
+EXTERNAL_TRANSPORT = {
+    "ompmc": "photons and electrons (EGSnrc physics)",
+    "mcsquare": "protons, multiple scattering, nuclear interactions; secondary protons, deuterons, alphas",
+}
+"""What each external engine transports."""
+
+EXTERNAL_CHECKS = {
+    "ompmc": "comparison with EGSnrc in tests/test_montecarlo_ompmc.py",
+    "mcsquare": "range in water against CSDA in tests/test_montecarlo_mcsquare.py",
+}
+"""Where each external engine is checked."""
+
 
 def _source_text(source: Any) -> str:
     """One source in words."""
     kind = type(source).__name__
     if kind == "PhaseSpaceSource":
         return f"phase space of {source.particles.shape[0]} photons"
+    if kind == "ProtonField":
+        energies = ", ".join(f"{energy:g}" for energy in source.energy_mev)
+        return (
+            f"protons of {energies} MeV, {len(source.spots_mm)} spots a layer, gantry {source.gantry_deg:g} "
+            f"deg, isocentre {source.isocenter_mm} mm, weight {source.weight:g}"
+        )
     spectrum = f"{source.spectrum.name or 'spectrum'}, mean {source.spectrum.mean_mev:.4g} MeV"
     if kind == "PointSource":
         return f"isotropic point at {source.position_mm} mm, {spectrum}, weight {source.weight:g}"
@@ -55,9 +73,9 @@ def _physics(config: Any) -> dict[str, str]:
         }
     return {
         "code": f"external engine {config.engine}, run by dosemover {provenance()['version']}",
-        "validation": "of the engine; comparison with EGSnrc in tests/test_montecarlo_ompmc.py",
+        "validation": "of the engine; " + EXTERNAL_CHECKS[config.engine],
         "cross sections": "of the engine",
-        "transport": "photons and electrons (EGSnrc physics)",
+        "transport": EXTERNAL_TRANSPORT[config.engine],
         "variance reduction": "none",
     }
 

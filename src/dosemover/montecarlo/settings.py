@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from dosemover.errors import InputError
 from dosemover.montecarlo.materials import HIGHEST_MEV, LOWEST_MEV
 from dosemover.montecarlo.phantoms import Phantom
+from dosemover.montecarlo.protons import ProtonField
 from dosemover.montecarlo.sources import PhaseSpaceSource, Source
 
-ENGINES = ("builtin", "cuda", "ompmc")
+ENGINES = ("builtin", "cuda", "ompmc", "mcsquare")
 ESTIMATORS = ("analog", "track_length")
 
 
@@ -102,29 +103,29 @@ class SimulationConfig:
     Parameters
     ----------
     phantom : Phantom
-    sources : tuple of Beam, PointSource or PhaseSpaceSource
+    sources : tuple of Beam, PointSource or PhaseSpaceSource, or of ProtonField
     histories : int
-        Source photons in all; rounded up to a multiple of ``batches``.
+        Source particles in all; rounded up to a multiple of ``batches``.
     batches : int
         Independent batches, from whose spread the uncertainty is taken.
     seed : int
         The same seed gives the same bits on any number of threads.
     engine : str
-        "builtin", "cuda" or "ompmc".
+        "builtin", "cuda", "ompmc" or, for proton fields, "mcsquare".
     estimator : str
         "analog", or "track_length": dose from the energy-transfer coefficient along each photon's path.
     photon_cutoff_mev : float
         Photons below this deposit their energy on the spot [MeV].
     photons : float, optional
-        Photons that the source emits: the dose is scaled to them [Gy]. Without it the dose is per
-        source photon.
+        Particles that the source emits: the dose is scaled to them [Gy]. Without it the dose is per
+        source particle.
     history_by_history : bool
         Also sum the squares of each history's dose, for a second estimate of the uncertainty.
     variance_reduction : VarianceReduction
     uncertainty_goal_percent : float, optional
         Stop once the mean relative uncertainty above half the maximum is this small.
     max_seconds : float, optional
-        Stop after this time.
+        Stop after this time. External engines stop between batches.
     options : mapping
         Settings of the external engines.
 
@@ -135,7 +136,7 @@ class SimulationConfig:
     """
 
     phantom: Phantom
-    sources: tuple[Source, ...]
+    sources: tuple[Source | ProtonField, ...]
     histories: int = 1_000_000
     batches: int = 10
     seed: int = 0
@@ -167,6 +168,7 @@ class SimulationConfig:
                 raise InputError(
                     f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}."
                 )
+        self._check_particles()
         if not LOWEST_MEV <= self.photon_cutoff_mev < HIGHEST_MEV:
             raise InputError(
                 f"`photon_cutoff_mev` must lie between {LOWEST_MEV:g} and {HIGHEST_MEV:g}, got "
@@ -186,6 +188,26 @@ class SimulationConfig:
         if importance is not None:
             self.phantom.grid.check_array("importance", importance)
 
+    def _check_particles(self) -> None:
+        """Refuse sources whose particles the engine does not know."""
+        protons = [isinstance(source, ProtonField) for source in self.sources]
+        if self.engine == "mcsquare" and not (protons and all(protons)):
+            raise InputError(
+                "the engine 'mcsquare' transports protons, and a source is none. Its particles would not "
+                "be followed. "
+                'Use ProtonField (type = "proton") for every source, or another engine for photons.'
+            )
+        if self.engine != "mcsquare" and any(protons):
+            raise InputError(
+                f"the engine {self.engine!r} transports no protons. A proton field would give no dose. Set "
+                "engine to 'mcsquare'."
+            )
+
+    @property
+    def photon_sources(self) -> tuple[Source, ...]:
+        """The sources that emit photons."""
+        return tuple(source for source in self.sources if not isinstance(source, ProtonField))
+
     @property
     def uses_rays(self) -> bool:
         """Whether the built-in engine follows rays from voxel to voxel."""
@@ -203,7 +225,7 @@ class SimulationConfig:
             digest.update(repr(source).encode())
             if isinstance(source, PhaseSpaceSource):
                 digest.update(source.particles.tobytes())
-            else:
+            elif not isinstance(source, ProtonField):
                 digest.update(source.spectrum.alias_table().tobytes())
         if reduction.importance is not None:
             digest.update(np.ascontiguousarray(reduction.importance, dtype=np.float64).tobytes())

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dosemover._files import atomic_write
 from dosemover._runtime import Progress, no_progress
 from dosemover.errors import DosemoverError, InputError
 from dosemover.montecarlo.result import SimulationResult, Tallies
@@ -47,7 +48,7 @@ def simulate(
     stop : callable, optional
         Stop rule: gets the `SimulationResult` so far and returns whether it is good enough. Asked at fixed
         numbers of histories (1000 per batch, then 1.25 times as many), so that it ends at the same bits on
-        any machine.
+        any machine; external engines ask it between batches, the CUDA engine never.
     resume : SimulationResult, optional
         An earlier result of the same configuration, which is continued: the bits are those of one run.
     consumer : DepositConsumer, optional
@@ -97,7 +98,11 @@ def simulate(
     if config.engine == "ompmc":
         from dosemover.montecarlo.ompmc import run_ompmc
 
-        return run_ompmc(config, progress=report)
+        return run_ompmc(config, progress=report, stop=stop)
+    if config.engine == "mcsquare":
+        from dosemover.montecarlo.mcsquare import run_mcsquare
+
+        return run_mcsquare(config, progress=report, stop=stop)
     if config.engine == "cuda":
         from dosemover.montecarlo.cuda_engine import run_cuda
 
@@ -239,23 +244,17 @@ def save_state(result: SimulationResult, path: str | os.PathLike[str]) -> None:
     tallies = result.tallies
     if tallies is None:
         raise InputError(f"a result of the engine {result.config.engine!r} holds no state to save.")
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                energy_mev=tallies.energy_mev,
-                square_mev2=tallies.square_mev2,
-                histories=tallies.histories,
-                balance=tallies.balance,
-                seeds=tallies.seeds,
-                seconds=np.array([result.seconds, result.cpu_seconds]),
-                fingerprint=np.array(result.config.fingerprint()),
-            )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            energy_mev=tallies.energy_mev,
+            square_mev2=tallies.square_mev2,
+            histories=tallies.histories,
+            balance=tallies.balance,
+            seeds=tallies.seeds,
+            seconds=np.array([result.seconds, result.cpu_seconds]),
+            fingerprint=np.array(result.config.fingerprint()),
+        )
 
 
 def load_state(path: str | os.PathLike[str], config: SimulationConfig) -> SimulationResult:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from dosemover.study.table import MEASUREMENT_COLUMNS
+
 CHANGES = {"shift": ("mm", (0.2, 1.0, 3.0)), "output": ("%", (0.5, 1.0, 3.0)), "hot_spot": ("%", (5.0, 20.0))}
 LEVELS = (20.0, 10.0, 5.0, 2.0, 1.0)
 METRICS = {
@@ -33,7 +35,12 @@ def histories(level: float) -> int:
 
 
 def made_up(
-    *, replicates: int = 20, levels: tuple[float, ...] = LEVELS, metrics=METRICS, changes=CHANGES, seed: int = 0
+    *,
+    replicates: int = 20,
+    levels: tuple[float, ...] = LEVELS,
+    metrics=METRICS,
+    changes=CHANGES,
+    seed: int = 0,
 ) -> dict[str, list]:
     """Columns of a table: value = ideal + signal x magnitude + floor x noise + sd x noise x normal."""
     rng = np.random.default_rng(seed)
@@ -48,14 +55,10 @@ def made_up(
                         mean = ideal + signal * size + side * factor * floor * level
                         for replicate in range(replicates):
                             value = mean + factor * sd * level * rng.standard_normal()
-                            rows.append(
-                                ("made up", case, "analytic", change, size, unit, level, 1.02 * level)
-                                + (histories(level), noise_in, replicate, metric, "", value, None, None, "ok")
-                            )
-    names = (
-        "study case engine change magnitude magnitude_unit noise_percent achieved_noise_percent "
-        "histories noise_in replicate metric unit value lower upper status"
-    ).split()
+                            where = (level, 1.02 * level, histories(level), noise_in, replicate)
+                            what = (case, "analytic", change, size, unit)
+                            rows.append(("made up", *what, *where, metric, "", value, None, None, "ok"))
+    names = list(MEASUREMENT_COLUMNS)
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from study_tables import METRICS, costs, histories, made_up
 
 from dosemover.errors import DataFormatError, InputError
 from dosemover.study import analysis_detection as detection
 from dosemover.study import analysis_response as response
 from dosemover.study.analysis_table import StudyTable, excess, scores, trait
+from study_tables import METRICS, costs, histories, made_up
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,13 @@ def test_passing_rates_fall_where_maps_differ(table):
     )
     assert found.auc.value > 0.98
     (found,) = detection.detections(
-        table, case="water", change="output", magnitude=3.0, noise_percent=2.0, noise_in="both", metric="mass_ratio"
+        table,
+        case="water",
+        change="output",
+        magnitude=3.0,
+        noise_percent=2.0,
+        noise_in="both",
+        metric="mass_ratio",
     )
     assert found.power.value > 0.95
 
@@ -233,7 +239,10 @@ def test_histories_needed_are_as_the_binormal_law_says():
     """sd = 0.02 noise, noise = 1e4 / sqrt(N): a shift of 0.2 mm needs sd = 0.2 / 2.486."""
     levels = tuple(np.round(np.geomspace(1.0, 20.0, 12), 3))
     columns = made_up(
-        replicates=300, levels=levels, metrics={"dmd_mm": METRICS["dmd_mm"]}, changes={"shift": ("mm", (0.2,))}
+        replicates=300,
+        levels=levels,
+        metrics={"dmd_mm": METRICS["dmd_mm"]},
+        changes={"shift": ("mm", (0.2,))},
     )
     columns["value"] = [
         v - 0.05 * level for v, level in zip(columns["value"], columns["noise_percent"], strict=True)

@@ -294,9 +294,7 @@ def _curve(
     return np.stack(columns, axis=-1)
 
 
-def _drawn(
-    values: NDArray[np.float64], draws: int, rng: np.random.Generator | None
-) -> NDArray[np.float64]:
+def _drawn(values: NDArray[np.float64], draws: int, rng: np.random.Generator | None) -> NDArray[np.float64]:
     """The values themselves, or samples of them with replacement."""
     return values[None] if rng is None else values[rng.integers(values.size, size=(draws, values.size))]
 

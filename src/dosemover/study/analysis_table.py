@@ -291,7 +291,9 @@ def _grouped(columns: Any) -> Iterator[Cell]:
     table = {name: _column(columns, name) for name in COLUMNS}
     size = len(table["value"])
     if not size:
-        raise DataFormatError("the table of measurements is empty. There is nothing to analyze. Run the study.")
+        raise DataFormatError(
+            "the table of measurements is empty. There is nothing to analyze. Run the study."
+        )
     table |= {name: _rounded(table[name]) for name in ("magnitude", "noise_percent")}
     codes = [np.unique(table[name], return_inverse=True)[1] for name in _KEYS]
     order = np.lexsort([table["replicate"], *codes[::-1]])

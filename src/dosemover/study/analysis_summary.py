@@ -1,0 +1,226 @@
+"""Tables of a study's results: floors, detection, smallest detectable changes, histories, bias, cost."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dosemover.study.analysis_detection import (
+    Detection,
+    Smallest,
+    detections,
+    histories_needed,
+    smallest_detectable,
+)
+from dosemover.study.analysis_labels import shown
+from dosemover.study.analysis_response import PowerLaw, floor_law, noise_bias
+from dosemover.study.analysis_table import Cell, StudyTable
+from dosemover.study.table import NO_CHANGE
+
+Row = dict[str, Any]
+
+
+class StudyAnalysis:
+    """Everything that is derived from the table of a study, each part computed once.
+
+    Parameters
+    ----------
+    table : StudyTable
+    seconds : mapping of str to float
+        Median cost of each metric [s]; may be empty.
+    findings : mapping
+        Small measured studies beside the table; may be empty.
+    provenance : mapping
+        How the table came about; may be empty.
+    """
+
+    def __init__(
+        self,
+        table: StudyTable,
+        *,
+        seconds: Mapping[str, float] | None = None,
+        findings: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.table = table
+        self.seconds = dict(seconds or {})
+        self.findings = dict(findings or {})
+        self.provenance = dict(provenance or {})
+        self.metrics = shown(table.metrics)
+
+    @cached_property
+    def detections(self) -> list[Detection]:
+        """AUC and power of every cell with noise in both maps."""
+        return detections(self.table, noise_in="both")
+
+    @cached_property
+    def by_condition(self) -> dict[tuple[str, str, float, float], dict[str, Detection]]:
+        """Detections by metric, under (case, change, magnitude, noise level)."""
+        found: dict[tuple[str, str, float, float], dict[str, Detection]] = defaultdict(dict)
+        for one in self.detections:
+            c = one.cell
+            found[c.case, c.change, c.magnitude, c.noise_percent][c.metric] = one
+        return dict(found)
+
+    @cached_property
+    def reference_noise(self) -> float:
+        """Noise level that examples are given for: 5 % or the nearest that was studied."""
+        levels = self.table.noise_levels
+        return min(levels, key=lambda level: (abs(math.log(level / 5.0)), level)) if levels else math.nan
+
+    @cached_property
+    def smallest(self) -> dict[tuple[str, str, str, float], Smallest]:
+        """Smallest detectable size by (case, change, metric, noise level), noise in both maps, by power."""
+        groups: dict[tuple[str, str, str, float], list[Cell]] = defaultdict(list)
+        for metric in self.metrics:
+            for c in self.table.select(metric=metric, noise_in="both"):
+                if c.change != NO_CHANGE:
+                    groups[c.case, c.change, metric, c.noise_percent].append(c)
+        found = {key: smallest_detectable(self.table, cells) for key, cells in groups.items()}
+        return {key: one for key, one in found.items() if one is not None}
+
+    @cached_property
+    def histories(self) -> dict[tuple[str, str, float, str], Smallest]:
+        """Histories needed by (case, change, magnitude, metric), noise in both maps, by power."""
+        groups: dict[tuple[str, str, float, str], list[Cell]] = defaultdict(list)
+        for metric in self.metrics:
+            for c in self.table.select(metric=metric, noise_in="both"):
+                if c.change != NO_CHANGE:
+                    groups[c.case, c.change, c.magnitude, metric].append(c)
+        found = {key: histories_needed(self.table, cells) for key, cells in groups.items() if len(cells) > 1}
+        return {key: one for key, one in found.items() if one is not None}
+
+    @cached_property
+    def floors(self) -> dict[tuple[str, str], PowerLaw]:
+        """How the floor falls with the histories, by (case, metric), noise in both maps."""
+        found = {}
+        for metric in self.table.metrics:
+            for case in self.table.cases:
+                law = floor_law(
+                    self.table.select(metric=metric, case=case, change=NO_CHANGE, noise_in="both")
+                )
+                if law is not None:
+                    found[case, metric] = law
+        return found
+
+    def mean_auc(self, metric: str, noise: float) -> float:
+        """AUC of a metric averaged over all cases and changes at a noise level."""
+        values = [
+            found[metric].auc.value
+            for (_, _, _, level), found in self.by_condition.items()
+            if level == noise and metric in found
+        ]
+        return float(np.mean(values)) if values else math.nan
+
+    def median_smallest(self, change: str, metric: str, noise: float) -> Smallest | None:
+        """Median over the cases of the smallest detectable size, values out of the range in their place."""
+        found = [
+            one
+            for (_, name, key, level), one in self.smallest.items()
+            if (name, key, level) == (change, metric, noise)
+        ]
+        if not found:
+            return None
+        middle = sorted(found, key=lambda one: one.value)[len(found) // 2]
+        studied = (min(f.studied[0] for f in found), max(f.studied[1] for f in found))
+        values = sorted(one.value for one in found)
+        return Smallest(value=middle.value, low=values[0], high=values[-1], studied=studied, unit=middle.unit)
+
+
+def floor_rows(analysis: StudyAnalysis) -> Iterable[Row]:
+    """One row per case and metric: slope of the floor and the floor at each noise level."""
+    for (case, metric), law in analysis.floors.items():
+        cells = analysis.table.select(metric=metric, case=case, change=NO_CHANGE, noise_in="both")
+        levels = {f"floor_at_{c.noise_percent:g}_percent": c.mean for c in cells}
+        yield {"case": case, "metric": metric, "slope": law.slope, "low": law.low, "high": law.high, **levels}
+
+
+def detection_rows(analysis: StudyAnalysis) -> Iterable[Row]:
+    """One row per condition and metric: AUC and power with their intervals."""
+    for one in analysis.detections:
+        c = one.cell
+        yield {
+            **_condition(c),
+            "n": c.values.size,
+            "auc": one.auc.value,
+            "auc_low": one.auc.low,
+            "auc_high": one.auc.high,
+            "power": one.power.value,
+            "power_low": one.power.low,
+            "power_high": one.power.high,
+        }
+
+
+def response_rows(analysis: StudyAnalysis) -> Iterable[Row]:
+    """One row per condition and metric: mean, spread, and bias against the least noise."""
+    for c in analysis.table.cells:
+        if c.values.size and c.metric in analysis.metrics:
+            yield {
+                **_condition(c),
+                "noise_in": c.noise_in,
+                "n": c.values.size,
+                "mean": c.mean,
+                "sd": c.sd,
+                "bias": noise_bias(analysis.table, c),
+            }
+
+
+def _condition(c: Cell) -> Row:
+    return {
+        "case": c.case,
+        "change": c.change,
+        "magnitude": c.magnitude,
+        "unit": c.magnitude_unit,
+        "noise_percent": c.noise_percent,
+        "histories": c.histories,
+        "metric": c.metric,
+    }
+
+
+def smallest_rows(analysis: StudyAnalysis) -> Iterable[Row]:
+    """One row per case, change, metric and noise level: the smallest detectable size."""
+    for (case, change, metric, noise), one in analysis.smallest.items():
+        yield {"case": case, "change": change, "metric": metric, "noise_percent": noise, **_smallest(one)}
+
+
+def histories_rows(analysis: StudyAnalysis) -> Iterable[Row]:
+    """One row per case, change, magnitude and metric: the histories needed."""
+    for (case, change, magnitude, metric), one in analysis.histories.items():
+        yield {"case": case, "change": change, "magnitude": magnitude, "metric": metric, **_smallest(one)}
+
+
+def _smallest(one: Smallest) -> Row:
+    return {
+        "value": one.value,
+        "low": one.low,
+        "high": one.high,
+        "studied_from": one.studied[0],
+        "studied_to": one.studied[1],
+        "unit": one.unit,
+    }
+
+
+def cost_rows(analysis: StudyAnalysis) -> Iterable[Row]:
+    """One row per metric: seconds, and mean AUC over all changes at each noise level."""
+    for metric in analysis.table.metrics:
+        aucs = {
+            f"mean_auc_at_{level:g}_percent": analysis.mean_auc(metric, level)
+            for level in analysis.table.noise_levels
+        }
+        yield {"metric": metric, "seconds": analysis.seconds.get(metric, math.nan), **aucs}
+
+
+TABLES = {
+    "floors": floor_rows,
+    "detection": detection_rows,
+    "responses": response_rows,
+    "smallest": smallest_rows,
+    "histories": histories_rows,
+    "cost": cost_rows,
+}
+"""Tables that a report writes as CSV."""

@@ -19,11 +19,18 @@ def ramp(shape=(7, 8, 12), spacing=(2.0, 2.5, 3.0), slope=(1.0, 0.0, 0.0), base=
     return DoseMap(dose_gy=base + slope[0] * x + slope[1] * y + slope[2] * z, grid=grid)
 
 
-def test_dta_of_a_ramp_is_dose_difference_over_slope():
+def test_dta_of_a_ramp_is_dose_difference_over_slope(record_validation):
     one, two = ramp(slope=(0.3, 0.4, 1.2), base=40), ramp(slope=(0.3, 0.4, 1.2), base=41)
     got = distance_to_agreement(reference=one, evaluated=two)
     inner = got.distance_mm[1:-1, 2:-2, 2:-2]
     np.testing.assert_allclose(inner, 1 / 1.3, rtol=1e-9)
+    record_validation(
+        "distance to agreement on a plane of dose",
+        "closed form: difference over slope",
+        reached=float(np.abs(inner - 1 / 1.3).max()),
+        tolerance=1e-9,
+        unit="mm",
+    )
     assert got.n_not_found == 2  # the corner below every evaluated dose
 
 
@@ -109,11 +116,17 @@ def test_dta_of_a_map_with_itself_is_zero(grid, data):
     assert got.n_not_found == 0
 
 
-def test_chi_of_a_ramp_is_its_closed_form():
+def test_chi_of_a_ramp_is_its_closed_form(record_validation):
     one, two = ramp(slope=(0.6, 0.0, 0.8)), ramp(slope=(0.6, 0.0, 0.8), base=42)
     got = chi_index(reference=one, evaluated=two, dose_criterion_percent=2, distance_criterion_mm=1.5)
     want = 2 / np.hypot(0.02 * one.max_gy, 1.5)
     np.testing.assert_allclose(got.chi, want)
+    record_validation(
+        "chi on a plane of dose",
+        "closed form (Bakai 2003)",
+        reached=float(np.abs(got.chi - want).max()),
+        tolerance=1e-7,
+    )
     assert got.passing_rate_percent == (100.0 if want <= 1 else 0.0)
 
 

@@ -70,10 +70,17 @@ def test_homogeneity_of_a_uniform_target_is_zero():
     assert np.isnan(homogeneity_index(Dvh(name="P", dose_gy=[0.0], volume_mm3=[1.0])))
 
 
-def test_isodose_volume_of_a_ramp_is_exact():
+def test_isodose_volume_of_a_ramp_is_exact(record_validation):
     grid = Grid.regular(shape=(1, 1, 11), spacing_mm=(1, 1, 1))
     dose = DoseMap(dose_gy=np.arange(11.0).reshape(1, 1, 11), grid=grid)
     assert isodose_volume_cc(dose=dose, level_gy=3.3) == pytest.approx((10.5 - 3.3) / 1000)
+    record_validation(
+        "isodose volume of a ramp",
+        "closed form",
+        reached=abs(isodose_volume_cc(dose=dose, level_gy=3.3) * 1000 / 7.2 - 1),
+        tolerance=1e-6,
+        unit="relative",
+    )
 
 
 def test_prescriptions_and_levels_must_be_positive():

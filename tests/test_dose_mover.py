@@ -46,7 +46,7 @@ def line(values, h):
 
 @pytest.mark.parametrize("shape", [(7,), (6, 5), (5, 7, 3)])
 @pytest.mark.parametrize("u", [-0.3, -0.02, 0.001, 0.02, 0.5])
-def test_an_output_change_reads_its_closed_form(shape, u):
+def test_an_output_change_reads_its_closed_form(shape, u, record_validation):
     rng = np.random.default_rng(1)
     a = rng.uniform(0.5, 2.0, shape)
     reference = DoseMap.from_array(a, spacing_mm=(2.0, 1.5, 3.0)[: len(shape)])
@@ -62,6 +62,13 @@ def test_an_output_change_reads_its_closed_form(shape, u):
         assert found.settings["estimate_mm"] == pytest.approx(exact, rel=2e-3 * abs(u) + 1e-6)
         assert found.lower * (1 - 1e-9) <= exact <= found.upper * (1 + 1e-9)
         assert found.fields["change_percent"] == pytest.approx(100 * u, rel=2e-3)
+        record_validation(
+            "Dose Mover's Distance of an output change, −30 to +50 %",
+            "closed form 2L|√(1+u) − 1|",
+            reached=abs(found.settings["estimate_mm"] / exact - 1),
+            tolerance=2e-3,
+            unit="relative",
+        )
 
 
 def test_identical_maps_are_at_distance_zero():
@@ -116,7 +123,7 @@ def static_problem(a, b, edges, length, parts=5):
 
 @pytest.mark.parametrize("length", [10.0, 33.0, 100.0])
 @pytest.mark.parametrize("uneven", [False, True])
-def test_one_dimension_agrees_with_the_static_form(length, uneven):
+def test_one_dimension_agrees_with_the_static_form(length, uneven, record_validation):
     rng = np.random.default_rng(3)
     widths = rng.uniform(1.5, 4.5, 20) if uneven else np.full(20, 3.0)
     edges = np.concatenate([[0.0], np.cumsum(widths)])
@@ -136,10 +143,17 @@ def test_one_dimension_agrees_with_the_static_form(length, uneven):
     assert found.lower <= primal * 1.005
     assert found.upper >= dual * 0.995
     assert found.value == pytest.approx((primal + dual) / 2, rel=0.02)
+    record_validation(
+        "Dose Mover's Distance on a line, L = 10, 33, 100 mm",
+        "static form, log-domain solve with its own bracket",
+        reached=abs(found.value / ((primal + dual) / 2) - 1),
+        tolerance=0.02,
+        unit="relative",
+    )
     assert found.gap < 0.05
 
 
-def test_large_exchange_length_gives_w2_and_small_gives_hellinger():
+def test_large_exchange_length_gives_w2_and_small_gives_hellinger(record_validation):
     a = blob()
     other = blob(shift=(1.0, -0.5, 0.7))
     b = other.scaled(a.integral_gy_mm3 / other.integral_gy_mm3)
@@ -152,9 +166,16 @@ def test_large_exchange_length_gives_w2_and_small_gives_hellinger():
     assert near.lower <= exact * 1.001
     assert exact <= near.upper * 1.001
     assert near.value == pytest.approx(exact, rel=0.02)
+    record_validation(
+        "Dose Mover's Distance for L → 0",
+        "Hellinger distance, closed form",
+        reached=abs(near.value / exact - 1),
+        tolerance=0.02,
+        unit="relative",
+    )
 
 
-def test_one_dimension_at_large_length_agrees_with_quantiles():
+def test_one_dimension_at_large_length_agrees_with_quantiles(record_validation):
     n, h = 60, 2.0
     x = (np.arange(n) + 0.5) * h
     a, b = 0.3 + np.exp(-((x - 58) ** 2) / 300), 0.3 + np.exp(-((x - 61) ** 2) / 340)
@@ -167,6 +188,13 @@ def test_one_dimension_at_large_length_agrees_with_quantiles():
     assert found.lower <= exact * (1 + 1e-6)
     assert exact <= found.upper * (1 + 1e-6)
     assert found.value == pytest.approx(exact, rel=2e-2)
+    record_validation(
+        "Dose Mover's Distance for L → ∞ on a line",
+        "W₂ by quantile functions",
+        reached=abs(found.value / exact - 1),
+        tolerance=0.02,
+        unit="relative",
+    )
     assert found.gap < 0.06
 
 
@@ -219,7 +247,7 @@ def test_the_profile_rises_and_its_slope_is_the_change():
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_refining_the_grid_leaves_the_distance_alone(noise):
+def test_refining_the_grid_leaves_the_distance_alone(noise, record_validation):
     rng = np.random.default_rng(4)
     a, b = blob(), blob(shift=(0.5, 0.0, 0.3))
     maps = [m.dose_gy * (1 + noise * rng.standard_normal(m.dose_gy.shape)) for m in (a, b)]
@@ -231,11 +259,19 @@ def test_refining_the_grid_leaves_the_distance_alone(noise):
         values.append(dose_movers_distance(reference=r, evaluated=e, fields=False, tolerance=1e-5))
     allowed = 1e-3 if noise == 0 else 1.5e-2
     assert values[1].value == pytest.approx(values[0].value, rel=allowed)
+    if noise == 0:
+        record_validation(
+            "Dose Mover's Distance of one density on twice as many voxels an axis",
+            "itself: the density is the same",
+            reached=abs(values[1].value / values[0].value - 1),
+            tolerance=allowed,
+            unit="relative",
+        )
     assert max(v.lower for v in values) <= min(v.upper for v in values)
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 3), (1, 6, 7), (1, 1, 11), (9, 1, 1)])
-def test_the_gradient_is_that_of_finite_differences(shape):
+def test_the_gradient_is_that_of_finite_differences(shape, record_validation):
     rng = np.random.default_rng(5)
     edges = [np.concatenate([[0.0], np.cumsum(rng.uniform(1.0, 2.0, n))]) for n in shape]
     grid = Grid(z_edges_mm=edges[0], y_edges_mm=edges[1], x_edges_mm=edges[2])
@@ -250,6 +286,13 @@ def test_the_gradient_is_that_of_finite_differences(shape):
     direction, step = rng.standard_normal(shape), 1e-5
     slope = (value(b + step * direction)[0] - value(b - step * direction)[0]) / (2 * step)
     assert np.vdot(gradient, direction) == pytest.approx(slope, rel=1e-5)
+    record_validation(
+        "gradient of the squared Dose Mover's Distance",
+        "finite differences",
+        reached=abs(np.vdot(gradient, direction) / slope - 1),
+        tolerance=1e-5,
+        unit="relative",
+    )
 
 
 def test_the_gradient_reaches_the_evaluated_grid_through_mask_and_weight():
@@ -276,7 +319,7 @@ def test_the_gradient_reaches_the_evaluated_grid_through_mask_and_weight():
 
 @pytest.mark.parametrize("shape", [(10, 11, 9), (24, 22)])
 @pytest.mark.parametrize("uneven", [False, True])
-def test_the_floor_is_the_mean_of_simulated_noise(shape, uneven):
+def test_the_floor_is_the_mean_of_simulated_noise(shape, uneven, record_validation):
     rng = np.random.default_rng(7)
     n = (1,) * (3 - len(shape)) + shape
     edges = [
@@ -298,6 +341,13 @@ def test_the_floor_is_the_mean_of_simulated_noise(shape, uneven):
     floor = dose_mover_floor(reference=measured(), evaluated=measured(), n_probes=64)
     error = np.std(values) / 10
     assert floor.floor == pytest.approx(np.mean(values), rel=0.05, abs=3 * error)
+    record_validation(
+        "noise floor of the Dose Mover's Distance, closed form",
+        "mean of 100 simulated pairs of noisy maps",
+        reached=abs(floor.floor / np.mean(values) - 1),
+        tolerance=max(0.05, 3 * error / np.mean(values)),
+        unit="relative",
+    )
     assert floor.floor_sd == pytest.approx(np.std(values), rel=0.4)
 
 

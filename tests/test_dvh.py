@@ -37,10 +37,17 @@ def test_an_even_spread_of_dose_has_the_quantiles_of_a_line():
     assert dvh.homogeneity_index == pytest.approx((69 - 21) / 45, abs=1e-3)
 
 
-def test_geud_of_an_even_spread_is_its_integral():
+def test_geud_of_an_even_spread_is_its_integral(record_validation):
     dvh = uniform(0, 60, n=20000)
     for a in (1.0, 2.0, 8.0):
         assert dvh.geud_gy(a) == pytest.approx(60 / (a + 1) ** (1 / a), rel=1e-4)
+        record_validation(
+            "gEUD of an even spread of dose",
+            "closed form: integral of the power",
+            reached=abs(dvh.geud_gy(a) * (a + 1) ** (1 / a) / 60 - 1),
+            tolerance=1e-4,
+            unit="relative",
+        )
     assert uniform(50, 50).geud_gy(-20) == pytest.approx(50)
     assert uniform(10, 70).geud_gy(0) == pytest.approx(
         np.exp((70 * np.log(70) - 10 * np.log(10)) / 60 - 1), rel=1e-5
@@ -72,7 +79,7 @@ def test_area_between_two_histograms_is_the_mean_shift_of_their_doses():
     assert dvh_w1_gy(reference=uniform(20, 40), evaluated=uniform(10, 50)) == pytest.approx(5, rel=1e-3)
 
 
-def test_area_between_two_histograms_matches_scipy():
+def test_area_between_two_histograms_matches_scipy(record_validation):
     from scipy.stats import wasserstein_distance
 
     rng = np.random.default_rng(0)
@@ -80,6 +87,13 @@ def test_area_between_two_histograms_matches_scipy():
     two = Dvh(name="A", dose_gy=rng.random(70), volume_mm3=rng.random(70) + 0.1)
     want = wasserstein_distance(one.dose_gy, two.dose_gy, one.volume_mm3, two.volume_mm3)
     assert dvh_w1_gy(reference=one, evaluated=two) == pytest.approx(want, rel=1e-12)
+    record_validation(
+        "area between two dose-volume histograms",
+        "scipy.stats.wasserstein_distance",
+        reached=abs(dvh_w1_gy(reference=one, evaluated=two) - want),
+        tolerance=1e-12,
+        unit="Gy",
+    )
 
 
 @settings(max_examples=50)
@@ -200,7 +214,7 @@ def key(name):
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def test_mean_doses_are_those_of_the_planning_system(data_path):
+def test_mean_doses_are_those_of_the_planning_system(data_path, record_validation):
     from dosemover.io import read_dose, read_structures
 
     dose = read_dose(data_path("slicerrt/EclipseEnt_Dose.nrrd"))
@@ -217,6 +231,20 @@ def test_mean_doses_are_those_of_the_planning_system(data_path):
         dvh = dose_volume_histogram(dose=dose, structure=structure)
         tolerance_gy = {"brstem": 0.15, "optoptic": 0.25}.get(name, 0.06)
         assert dvh.mean_gy == pytest.approx(eclipse[name][1], abs=tolerance_gy), name
+        record_validation(
+            "mean dose of each structure above 1 cm³",
+            "Eclipse's own DVH table (EclipseEnt)",
+            reached=abs(dvh.mean_gy - eclipse[name][1]),
+            tolerance=tolerance_gy,
+            unit="Gy",
+        )
+        record_validation(
+            "volume of each structure above 1 cm³",
+            "CERR's DVH table (EclipseEnt)",
+            reached=abs(dvh.volume_cc / cerr[name][0] - 1),
+            tolerance=0.005 if cerr[name][0] > 3 else 0.015,
+            unit="relative",
+        )
         tolerance = 0.005 if cerr[name][0] > 3 else 0.015
         assert dvh.volume_cc == pytest.approx(cerr[name][0], rel=tolerance), name
         compared += 1

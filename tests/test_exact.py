@@ -23,12 +23,19 @@ def transport_lp(x, y, p, q, order):
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_clouds_agree_with_a_linear_program(order):
+def test_clouds_agree_with_a_linear_program(order, record_validation):
     rng = np.random.default_rng(order)
     x, y = rng.normal(size=(9, 3)), rng.normal(size=(11, 3)) + 1
     p, q = rng.random(9), rng.random(11)
     found = emd_points(reference_mm=x, evaluated_mm=y, reference_weights=p, evaluated_weights=q, order=order)
     assert found.value == pytest.approx(transport_lp(x, y, p / p.sum(), q / q.sum(), order), rel=1e-8)
+    record_validation(
+        "earth mover's distance of point clouds (through POT)",
+        "linear program (scipy HiGHS)",
+        reached=abs(found.value / transport_lp(x, y, p / p.sum(), q / q.sum(), order) - 1),
+        tolerance=1e-8,
+        unit="relative",
+    )
     assert found.lower <= found.value == found.upper
     assert found.status == "ok"
 
@@ -50,11 +57,20 @@ def test_a_shift_by_whole_voxels_reads_its_length():
         assert emd(reference=a, evaluated=b, order=order).value == pytest.approx(10.0, rel=1e-9)
 
 
-def test_atoms_shifted_by_a_fraction_of_a_voxel_read_the_root_of_fraction_times_width_in_w2():
+def test_atoms_shifted_by_a_fraction_of_a_voxel_read_the_root_of_fraction_times_width_in_w2(
+    record_validation,
+):
     a = line_map([0, 1, 1, 1, 1, 0], np.arange(7.0) * 4)
     b = line_map([0, 0.75, 1, 1, 1, 0.25], np.arange(7.0) * 4)  # the slab moved by 1 mm
     exact = emd(reference=a, evaluated=b, order=2)
     assert exact.value == pytest.approx(np.sqrt(1.0 * 4.0), rel=1e-9)
+    record_validation(
+        "W₂ of voxel atoms moved by a quarter voxel",
+        "closed form √(f h)",
+        reached=abs(exact.value / 2 - 1),
+        tolerance=1e-9,
+        unit="relative",
+    )
     assert abs(exact.value - 1.0) <= exact.settings["atom_error_mm"]
 
 

@@ -57,7 +57,7 @@ def hat_integrals(edges):
 
 
 @pytest.mark.parametrize(("reach", "expected"), [(50.0, 6.0), (10.0, 3.0), (None, 6.0)])
-def test_a_slab_shifted_by_6_mm_moves_or_loses_and_gains_its_ends(reach, expected):
+def test_a_slab_shifted_by_6_mm_moves_or_loses_and_gains_its_ends(reach, expected, record_validation):
     a = box_map((1, 1, 64), (2.0, 2.0, 2.0), (0, 0, 20), (1, 1, 30))
     b = box_map((1, 1, 64), (2.0, 2.0, 2.0), (0, 0, 23), (1, 1, 33))
     found = (
@@ -66,6 +66,13 @@ def test_a_slab_shifted_by_6_mm_moves_or_loses_and_gains_its_ends(reach, expecte
         else flat_norm(reference=a, evaluated=b, reach_mm=reach, **FINE)
     )
     assert_encloses(found, expected, 0.03)
+    record_validation(
+        "flat norm and W₁ of a shifted slab",
+        "closed form",
+        reached=abs(found.value / expected - 1),
+        tolerance=0.03,
+        unit="relative",
+    )
 
 
 @pytest.mark.parametrize("distance", [4, 16])
@@ -81,28 +88,52 @@ def test_two_small_boxes_cost_their_distance_or_the_reach_whichever_is_less(dist
 
 
 @pytest.mark.parametrize("change", [0.05, -0.03])
-def test_an_output_change_is_gained_or_lost_at_half_the_reach(change):
+def test_an_output_change_is_gained_or_lost_at_half_the_reach(change, record_validation):
     a = DoseMap.from_array(np.ones((9, 10, 11)), spacing_mm=(2.0, 2.0, 2.0))
     found = flat_norm(reference=a, evaluated=a.scaled(1 + change), reach_mm=10.0)
     assert_encloses(found, abs(change) * 5, 0.01)
+    record_validation(
+        "flat norm of an output change",
+        "closed form: half the reach times the change",
+        reached=abs(found.value / abs(change) / 5 - 1),
+        tolerance=0.01,
+        unit="relative",
+    )
     gained, lost = found.parts["kr_gained_percent"], found.parts["kr_lost_percent"]
     assert (gained if change > 0 else lost) == pytest.approx(100 * abs(change), rel=0.01)
     assert (lost if change > 0 else gained) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_w1_of_uneven_lines_encloses_the_integral_of_the_difference_of_the_distributions(seed):
+def test_w1_of_uneven_lines_encloses_the_integral_of_the_difference_of_the_distributions(
+    seed, record_validation
+):
     rng = np.random.default_rng(seed)
     edges = np.cumsum(rng.uniform(0.25, 5.0, 24))
     p, q = rng.random((2, 23))
     found = wasserstein_1(reference=line_map(p, edges), evaluated=line_map(q, edges), tolerance=0.003)
     assert_encloses(found, w1_on_a_line(edges, p, q), 0.2)
+    exact = w1_on_a_line(edges, p, q)
+    record_validation(
+        "W₁ on uneven lines: distance of the truth from the certified interval",
+        "integral of |F − G| by quadrature",
+        reached=max(found.lower / exact - 1, 1 - found.upper / exact, 0.0),
+        tolerance=1e-6,
+        unit="relative",
+    )
 
 
-def test_a_box_moved_along_the_diagonal_costs_its_way():
+def test_a_box_moved_along_the_diagonal_costs_its_way(record_validation):
     a = box_map((24, 24, 24), (2.0, 2.0, 2.0), (4, 4, 4), (8, 8, 8))
     b = box_map((24, 24, 24), (2.0, 2.0, 2.0), (10, 10, 10), (14, 14, 14))
     assert_encloses(wasserstein_1(reference=a, evaluated=b), 12 * np.sqrt(3), 0.05)
+    record_validation(
+        "W₁ of a box moved along the diagonal",
+        "its shift",
+        reached=abs(wasserstein_1(reference=a, evaluated=b).value / 12 / np.sqrt(3) - 1),
+        tolerance=0.05,
+        unit="relative",
+    )
 
 
 def test_a_plane_of_any_thickness_reads_as_the_plane():

@@ -154,7 +154,7 @@ def line(values, *, spacing_mm=1.0, start_mm=0.0):
 
 @pytest.mark.parametrize("slope", [0.0, 0.05, 0.5, 3.0])
 @pytest.mark.parametrize("direction", [(0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 1, 1), (1, -2, 0.5)])
-def test_gamma_of_a_ramp_is_the_absolute_chi(slope, direction):
+def test_gamma_of_a_ramp_is_the_absolute_chi(slope, direction, record_validation):
     grid = Grid.regular(shape=(9, 9, 9), spacing_mm=(1.0, 1.5, 2.0))
     z, y, x = np.meshgrid(*grid.centers_mm, indexing="ij")
     along = (direction[0] * z + direction[1] * y + direction[2] * x) / np.linalg.norm(direction)
@@ -165,6 +165,12 @@ def test_gamma_of_a_ramp_is_the_absolute_chi(slope, direction):
         difference_gy=1.0, slope_gy_per_mm=slope, dose_criterion_gy=1.8, distance_criterion_mm=3.0
     )
     assert result.gamma[4, 4, 4] == pytest.approx(expected, abs=1e-6)
+    record_validation(
+        "gamma of a tilted plane of dose",
+        "closed form |chi| (Bakai 2003)",
+        reached=abs(result.gamma[4, 4, 4] - expected),
+        tolerance=1e-6,
+    )
 
 
 def test_closest_point_of_a_ramp_lies_down_the_slope():
@@ -177,7 +183,7 @@ def test_closest_point_of_a_ramp_lies_down_the_slope():
 
 
 @pytest.mark.parametrize("shift_mm", [0.5, 1.0, 2.0, 4.5])
-def test_gamma_of_a_shifted_step_is_its_distance(shift_mm):
+def test_gamma_of_a_shifted_step_is_its_distance(shift_mm, record_validation):
     x = np.arange(60) * 0.5
     reference = line(np.where(x < 15, 100.0, 20.0), spacing_mm=0.5)
     evaluated = line(np.where(x < 15 - shift_mm, 100.0, 20.0), spacing_mm=0.5)
@@ -187,6 +193,12 @@ def test_gamma_of_a_shifted_step_is_its_distance(shift_mm):
         to_edge_mm=shift_mm, ramp_mm=0.5, height_gy=80.0, dose_criterion_gy=3.0, distance_criterion_mm=3.0
     )
     assert result.gamma[0, 0, at] == pytest.approx(expected, abs=1e-6)
+    record_validation(
+        "gamma beside a shifted step",
+        "closed form: distance from a segment (Low 1998)",
+        reached=abs(result.gamma[0, 0, at] - expected),
+        tolerance=1e-6,
+    )
 
 
 def test_constant_dose_difference_on_a_plateau_reads_its_share_of_the_criterion():

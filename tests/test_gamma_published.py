@@ -19,16 +19,22 @@ def ent(data_path):
     )
 
 
-def test_voxel_centre_mode_is_slicerrt_voxel_by_voxel(ent, data_path):
+def test_voxel_centre_mode_is_slicerrt_voxel_by_voxel(ent, data_path, record_validation):
     day1, day2 = ent
     stored = read_dose(data_path("slicerrt/GammaVolume_EclipseEnt_Day1Day2_Baseline.nrrd")).dose_gy
     result = gamma_index(reference=day1, evaluated=day2, interpolant="grid")
     assert result.passing_rate_percent == pytest.approx(80.90, abs=0.006)
     # SlicerRT stores 0 where it does not evaluate
     np.testing.assert_allclose(np.nan_to_num(result.gamma, nan=0.0), stored, atol=1e-6, rtol=0)
+    record_validation(
+        "gamma 3 %/3 mm of a head-and-neck plan, voxel centres, every voxel",
+        "SlicerRT's stored gamma volume (EclipseEnt)",
+        reached=float(np.abs(np.nan_to_num(result.gamma, nan=0.0) - stored).max()),
+        tolerance=1e-6,
+    )
 
 
-def test_exact_gamma_of_the_shifted_plan(ent):
+def test_exact_gamma_of_the_shifted_plan(ent, record_validation):
     day1, day2 = ent
     rates = {
         result.key: result.passing_rate_percent
@@ -37,6 +43,13 @@ def test_exact_gamma_of_the_shifted_plan(ent):
     expected = {"3_3_global": 90.736, "3_3_local": 82.639, "2_2_global": 73.389, "2_2_local": 53.394}
     for key, rate in {**expected, "1_1_global": 52.019}.items():
         assert rates[key] == pytest.approx(rate, abs=0.001), key
+    record_validation(
+        "passing rates at 3/3, 2/2, 1/1, global and local, EclipseEnt",
+        "independent search of every tetrahedron",
+        reached=max(abs(rates[key] - rate) for key, rate in expected.items()),
+        tolerance=0.001,
+        unit="%",
+    )
 
 
 def test_normalisation_threshold_and_direction_change_the_rate_as_known(ent):
@@ -84,7 +97,9 @@ def audit(data_path, evaluated, spacing="1mm"):
         ("GeometricSquare_Evaluated_1mmPx_DTA_Test", 92.314, 92.314),
     ],
 )
-def test_audit_set_at_one_percent_one_millimetre_local(data_path, evaluated, expected, pymedphys_rate):
+def test_audit_set_at_one_percent_one_millimetre_local(
+    data_path, evaluated, expected, pymedphys_rate, record_validation
+):
     reference, other = audit(data_path, evaluated)
     result = gamma_index(
         reference=reference,
@@ -95,13 +110,21 @@ def test_audit_set_at_one_percent_one_millimetre_local(data_path, evaluated, exp
         dose_threshold_percent=20.0,
     )
     assert result.passing_rate_percent == pytest.approx(expected, abs=0.005)
+    if "Square" in evaluated:
+        record_validation(
+            "passing rate 1 %/1 mm local of the audit squares",
+            "Agnew & McGarry 2016 maps, pymedphys",
+            reached=abs(result.passing_rate_percent - pymedphys_rate),
+            tolerance=0.005,
+            unit="%",
+        )
     assert result.passing_rate_percent >= pymedphys_rate - 0.005  # samples the same minimum from above
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("normalization", ["global", "local"])
 @pytest.mark.parametrize("criterion", [3.0, 1.0])
-def test_pymedphys_samples_the_minimum_from_above(ent, normalization, criterion):
+def test_pymedphys_samples_the_minimum_from_above(ent, normalization, criterion, record_validation):
     pymedphys = pytest.importorskip("pymedphys")
     cut = (slice(58, 74), slice(30, 58), slice(60, 110))
     day1, day2 = (
@@ -135,6 +158,12 @@ def test_pymedphys_samples_the_minimum_from_above(ent, normalization, criterion)
     assert np.mean(excess) > 0
     assert np.quantile(excess, 0.99) < 0.2
     assert np.quantile(excess, 0.01) > -0.1
+    record_validation(
+        "gamma of a head-and-neck plan, median difference over voxels",
+        "pymedphys (samples the same minimum)",
+        reached=abs(float(np.median(excess))),
+        tolerance=0.02,
+    )
 
 
 def test_finer_voxels_of_one_plan_bring_voxel_centres_towards_the_exact_rate(data_path):

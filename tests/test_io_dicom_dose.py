@@ -85,7 +85,9 @@ def test_all_48_flips_and_permutations_land_where_dicom_defines(tmp_path, orient
         ("prone", (-7, 16, 5), (3, 2, 2.5), (6, 8, 10), [5, 7.5, 10, 12.5, 15, 17.5]),
     ],
 )
-def test_the_geometry_files_have_the_positions_worked_out_by_hand(data_path, name, origin, spacing, shape, z):
+def test_the_geometry_files_have_the_positions_worked_out_by_hand(
+    data_path, name, origin, spacing, shape, z, record_validation
+):
     path = data_path(f"dicom_geometry_generated/{name}.dcm")
     dose = read_dicom_dose(path)
     assert dose.grid.shape == shape
@@ -97,6 +99,13 @@ def test_the_geometry_files_have_the_positions_worked_out_by_hand(data_path, nam
     stored = np.frombuffer(ds.PixelData, f"<u{bits // 8}").reshape(6, 8, 10)
     offsets = [float(v) - (5.0 if name == "gfov_abs" else 0.0) for v in ds.GridFrameOffsetVector]
     assert_every_voxel(dose, ds, stored, offsets)
+    record_validation(
+        "voxel positions of DICOM RT Dose: prone, decubitus, uneven and absolute frames",
+        "worked out by hand from DICOM C.7.6.2",
+        reached=float(np.abs(np.subtract(dose.grid.centers_mm[0], z)).max()),
+        tolerance=1e-6,
+        unit="mm",
+    )
 
 
 def test_uneven_frames_are_kept_with_boundaries_half_way(data_path):

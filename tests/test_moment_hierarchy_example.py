@@ -25,7 +25,7 @@ def example():
 @pytest.mark.parametrize(
     ("name", "order"), [("A", 1), ("A", 2), ("A", 3), ("B", 3), ("C", 1), ("C", 2), ("D", 1)]
 )
-def test_general_solvers_agree_with_the_fast_one(example, name, order, solver):
+def test_general_solvers_agree_with_the_fast_one(example, name, order, solver, record_validation):
     x, weights, image, half_y, _ = example.case(name)
     found = moment_sos(
         reference=tally(x, weights, np.ones(x.shape[1]), 2 * order),
@@ -34,6 +34,13 @@ def test_general_solvers_agree_with_the_fast_one(example, name, order, solver):
         tolerance=1e-7,
     )
     assert example.bound(name, order, solver) == pytest.approx(found.primal_mm**2, abs=1e-6)
+    record_validation(
+        "moment-SoS by the own interior-point method",
+        f"cvxpy with {solver}",
+        reached=abs(example.bound(name, order, solver) - found.primal_mm**2),
+        tolerance=1e-6,
+        unit="mm²",
+    )
 
 
 def test_the_script_fits_on_a_few_pages(example):

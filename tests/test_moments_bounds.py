@@ -40,13 +40,20 @@ def test_a_translated_box_reads_its_shift_at_the_lower_end():
     assert found.upper_mm >= 8.0
 
 
-def test_separated_boxes_are_bounded_by_the_independent_plan():
+def test_separated_boxes_are_bounded_by_the_independent_plan(record_validation):
     one, two = box_map((0, 0, 0), (2, 2, 2)), box_map((0, 0, 10), (2, 2, 12))
     found = w2_bounds(reference=one, evaluated=two)
     # boxes of side 8 mm, 40 mm apart: variance 8^2/12 an axis and map
     assert found.active_upper == "independent"
     assert found.upper_mm == pytest.approx(np.sqrt(40.0**2 + 6 * 8.0**2 / 12))
     assert found.lower_mm == pytest.approx(40.0)
+    record_validation(
+        "lower bound on W₂ of two boxes apart",
+        "their distance",
+        reached=abs(found.lower_mm / 40 - 1),
+        tolerance=1e-6,
+        unit="relative",
+    )
 
 
 def test_equal_maps_have_an_interval_of_nothing():

@@ -50,7 +50,7 @@ def test_the_floor_of_every_level_is_that_of_200_replicates(null_levels, key):
 
 
 @pytest.mark.slow
-def test_galerkin_floors_are_those_of_200_replicates():
+def test_galerkin_floors_are_those_of_200_replicates(record_validation):
     rng = np.random.default_rng(5)
     clean = beam(20, background=0.02)
     squares, levels = [], ()
@@ -62,6 +62,13 @@ def test_galerkin_floors_are_those_of_200_replicates():
     # degrees 1 to 4 within 10 %, above within 25 %
     np.testing.assert_allclose(ratios[:4], 1.0, atol=0.1)
     np.testing.assert_allclose(ratios[4:], 1.0, atol=0.25)
+    record_validation(
+        "noise floor of the Galerkin distance, degrees 1 to 4",
+        "200 simulated pairs",
+        reached=float(np.abs(ratios[:4] - 1).max()),
+        tolerance=0.1,
+        unit="relative",
+    )
 
 
 @pytest.mark.slow
@@ -80,7 +87,7 @@ def test_the_predicted_spread_of_a_real_change_is_that_of_200_replicates():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["p", "e"])
-def test_floors_from_batches_are_those_of_real_monte_carlo_noise(data_path, kind):
+def test_floors_from_batches_are_those_of_real_monte_carlo_noise(data_path, kind, record_validation):
     """Halves of 20 EGSnrc batches drawn at random from 40 of the same beam."""
     maps = [load_batches(data_path(f"mc_egsnrc/{kind}{name}.npz")) for name in "AB"]
     box = support_box(*maps)
@@ -99,6 +106,13 @@ def test_floors_from_batches_are_those_of_real_monte_carlo_noise(data_path, kind
         predicted.append([level.squared_floor_mm2 for level in levels])
     ratios = np.mean(predicted, axis=0) / np.mean(squares, axis=0)
     np.testing.assert_allclose(ratios, 1.0, atol=0.1)
+    record_validation(
+        "noise floor of the Galerkin distance from batches",
+        "EGSnrc (DOSXYZnrc) batches, 200 random halves",
+        reached=float(np.abs(ratios - 1).max()),
+        tolerance=0.1,
+        unit="relative",
+    )
 
 
 def test_a_real_shift_of_the_source_is_found_and_a_null_pair_is_not(data_path):

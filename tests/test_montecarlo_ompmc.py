@@ -83,7 +83,7 @@ def test_a_missing_ompmc_names_the_command_that_installs_it(monkeypatch):
 
 @needs_ompmc
 @pytest.mark.slow
-def test_depth_dose_of_a_6_mv_field_is_that_of_the_textbook():
+def test_depth_dose_of_a_6_mv_field_is_that_of_the_textbook(record_validation):
     """10 x 10 cm, SSD 90 cm: about 86, 66 and 36 % at 5, 10 and 20 cm of the maximum."""
     tank = mc.water_tank(
         size_mm=(300.0, 300.0, 300.0), voxel_mm=(10.0, 10.0, 5.0), center_mm=(0.0, 0.0, 150.0)
@@ -101,6 +101,13 @@ def test_depth_dose_of_a_6_mv_field_is_that_of_the_textbook():
     top = np.mean(np.sort(depth)[-3:])
     for cm, percent in ((5, 86.0), (10, 66.0), (20, 36.3)):
         assert 100 * at[cm] / top == pytest.approx(percent, abs=2.0)
+        record_validation(
+            "depth dose of a 6 MV field at 5, 10, 20 cm (ompMC)",
+            "textbook percentages",
+            reached=abs(100 * at[cm] / top - percent),
+            tolerance=2.0,
+            unit="% of maximum",
+        )
 
 
 def egs_phantom(data_path):
@@ -123,7 +130,7 @@ def egs_dose(path):
 @needs_ompmc
 @pytest.mark.slow
 @pytest.mark.parametrize("beam_name", ["p", "e"])
-def test_ompmc_agrees_with_egsnrc_in_water_bone_and_lung(data_path, beam_name):
+def test_ompmc_agrees_with_egsnrc_in_water_bone_and_lung(data_path, beam_name, record_validation):
     """Within 2 % of the maximum plus the combined uncertainty where the dose is above 20 %, air left out."""
     phantom = egs_phantom(data_path)
     theirs = np.concatenate([egs_dose(data_path(f"mc_egsnrc/{beam_name}{s}.npz")) for s in "AB"])
@@ -155,6 +162,13 @@ def test_ompmc_agrees_with_egsnrc_in_water_bone_and_lung(data_path, beam_name):
     assert np.mean(np.abs(difference) < margin) > by_noise_alone - 0.01
     assert np.mean(np.abs(difference) > 3 * combined) < 0.01
     assert difference.mean() / mean[used].mean() == pytest.approx(0.0, abs=0.012)
+    record_validation(
+        f"mean dose above 20 % in water, bone and lung, {'6 MV' if beam_name == 'p' else '12 MeV'} (ompMC)",
+        "EGSnrc (DOSXYZnrc)",
+        reached=abs(difference.mean() / mean[used].mean()),
+        tolerance=0.012,
+        unit="relative",
+    )
     z = difference / combined
     assert abs(z.mean()) < 0.3
     assert z.std() < 1.5

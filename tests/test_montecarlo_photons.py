@@ -141,7 +141,7 @@ def test_rayleigh_angles_follow_thomson_times_the_squared_form_factor(energy):
     assert np.all(np.abs(deviation) < 0.01 + 4.5 / np.sqrt(expected[used]))
 
 
-def test_narrow_beam_attenuation_is_exponential_to_two_parts_in_a_thousand():
+def test_narrow_beam_attenuation_is_exponential_to_two_parts_in_a_thousand(record_validation):
     """Oblique flights through water, bone and lung: Woodcock, super-voxels and rays all give exp(-mu x)."""
     layers = [("water", 40.0), ("cortical_bone", 20.0), ("lung", 40.0)]
     phantom = mc.slabs(layers, width_mm=120.0, voxel_mm=2.0, axis="z")
@@ -171,10 +171,17 @@ def test_narrow_beam_attenuation_is_exponential_to_two_parts_in_a_thousand():
     assert np.exp(-depth) == pytest.approx(expected, rel=1e-6)
     assert woodcock == pytest.approx(expected, rel=2e-3)
     assert blocks == pytest.approx(expected, rel=2e-3)
+    record_validation(
+        "narrow-beam attenuation through water, bone and lung",
+        "exp(−µx)",
+        reached=max(abs(woodcock / expected - 1), abs(blocks / expected - 1)),
+        tolerance=2e-3,
+        unit="relative",
+    )
 
 
 @pytest.mark.parametrize("spectrum", [mc.Spectrum.mono(0.05), mc.Spectrum.linac_6mv()])
-def test_deposited_plus_escaped_energy_is_emitted_energy(spectrum):
+def test_deposited_plus_escaped_energy_is_emitted_energy(spectrum, record_validation):
     beam = mc.Beam(spectrum=spectrum, field_mm=120.0)
     result = mc.simulate(config(sources=(beam,), phantom=mc.thorax(voxel_mm=10.0)))
     balance = result.balance()
@@ -183,6 +190,13 @@ def test_deposited_plus_escaped_energy_is_emitted_energy(spectrum):
     assert result.tallies is not None
     assert result.tallies.energy_mev.sum() == pytest.approx(balance["deposited_mev"], rel=1e-11)
     assert balance["escaped_mev"] > 0
+    record_validation(
+        "deposited plus escaped energy",
+        "emitted energy",
+        reached=abs(total / balance["emitted_mev"] - 1),
+        tolerance=1e-11,
+        unit="relative",
+    )
 
 
 def test_the_same_seed_gives_the_same_bits_on_any_number_of_threads(monkeypatch):
@@ -291,7 +305,7 @@ def test_uncertainty_falls_as_one_over_the_root_of_the_histories():
     assert slope == pytest.approx(-0.5, abs=0.02)
 
 
-def test_the_reported_uncertainty_is_the_spread_between_seeds():
+def test_the_reported_uncertainty_is_the_spread_between_seeds(record_validation):
     tank = mc.water_tank(size_mm=100.0, voxel_mm=10.0, center_mm=(0.0, 50.0, 0.0))
     setup = config(phantom=tank, histories=20000, batches=20, history_by_history=True)
     runs = [mc.simulate(setup, seed=seed) for seed in range(20)]
@@ -302,6 +316,13 @@ def test_the_reported_uncertainty_is_the_spread_between_seeds():
     by_histories = np.sqrt(np.mean([run.history_uncertainty_gy[high] ** 2 for run in runs]))
     assert empirical / by_batches == pytest.approx(1.0, abs=0.03)
     assert empirical / by_histories == pytest.approx(1.0, abs=0.03)
+    record_validation(
+        "reported uncertainty, by batches and by histories",
+        "spread of 20 independent runs",
+        reached=max(abs(empirical / by_batches - 1), abs(empirical / by_histories - 1)),
+        tolerance=0.03,
+        unit="relative",
+    )
 
 
 def test_kernels_run_as_plain_python_with_the_same_result():
@@ -438,7 +459,7 @@ def test_impossible_sources_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [10.0, 80.0])
 @pytest.mark.parametrize("name", ["56.4keV", "120kV"])
-def test_tg195_case_4_is_met(data_path, name, width):
+def test_tg195_case_4_is_met(data_path, name, width, record_validation):
     """AAPM Report 195, Case 4: mean of the report's codes, eV per source photon."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
     import tg195_case4 as case
@@ -456,6 +477,13 @@ def test_tg195_case_4_is_met(data_path, name, width):
         mean, sigma = result.energy_in(regions[f"VOI{n + 1}"])
         assert sigma / expected < 0.003
         assert mean == pytest.approx(expected, rel=limit), f"VOI{n + 1}"
+        record_validation(
+            f"energy deposited in a body phantom, {name}",
+            "AAPM TG-195 case 4, mean of its codes",
+            reached=abs(mean / expected - 1),
+            tolerance=limit,
+            unit="relative",
+        )
     rods = report["case4_test2"]["results"][name][f"{width:.0f}mm"]
     mean, sigma = result.energy_in(regions["centre"])
     assert mean == pytest.approx(np.mean(rods["centre"][1:]), rel=limit, abs=3 * sigma)

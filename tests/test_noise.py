@@ -249,9 +249,16 @@ def test_batches_of_two_shapes_are_not_relabelled():
         BatchPermutations(np.ones((2, 1, 1, 1)), np.ones((2, 1, 1, 2)))
 
 
-def test_root_of_a_chi_square_has_its_mean_and_deviation():
+def test_root_of_a_chi_square_has_its_mean_and_deviation(record_validation):
     mean, deviation = root_of_gamma(3.0, 6.0)  # chi-square of 3 degrees of freedom: Maxwell
     assert mean == pytest.approx(2 * np.sqrt(2 / np.pi))
+    record_validation(
+        "floor of a distance whose square is chi-square",
+        "Maxwell distribution, closed form",
+        reached=abs(mean / (2 * np.sqrt(2 / np.pi)) - 1),
+        tolerance=1e-6,
+        unit="relative",
+    )
     assert deviation == pytest.approx(np.sqrt(3 - 8 / np.pi))
 
 

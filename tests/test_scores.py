@@ -48,7 +48,7 @@ def patients(data_path):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_openkbp_scores_are_those_of_the_challenge(change, patients, data_path):
+def test_openkbp_scores_are_those_of_the_challenge(change, patients, data_path, record_validation):
     with open(data_path("openkbp/official_scores_golden.json"), encoding="utf-8") as file:
         golden = json.load(file)[change]
     results = []
@@ -71,6 +71,15 @@ def test_openkbp_scores_are_those_of_the_challenge(change, patients, data_path):
     assert pooled.n_patients == 5
     assert pooled.dose_score == pytest.approx(golden["dose_score"], abs=1e-6)
     assert pooled.dvh_score == pytest.approx(golden["dvh_score"], abs=1e-6)
+    record_validation(
+        "OpenKBP dose and DVH score of five patients",
+        "the challenge's own scoring code",
+        reached=max(
+            abs(pooled.dose_score - golden["dose_score"]), abs(pooled.dvh_score - golden["dvh_score"])
+        ),
+        tolerance=1e-6,
+        unit="Gy",
+    )
 
 
 def small(values, spacing=(2.0, 2.0, 2.0)):

@@ -23,10 +23,17 @@ def test_psnr_of_a_constant_difference_is_its_decibels():
     assert psnr_db(reference=one, evaluated=one) == np.inf
 
 
-def test_psnr_matches_scikit_image():
+def test_psnr_matches_scikit_image(record_validation):
     one, two = smooth(), smooth(noise=2.0)
     want = peak_signal_noise_ratio(one.dose_gy, two.dose_gy, data_range=one.max_gy)
     assert psnr_db(reference=one, evaluated=two) == pytest.approx(want)
+    record_validation(
+        "peak signal-to-noise ratio",
+        "scikit-image",
+        reached=abs(psnr_db(reference=one, evaluated=two) - want),
+        tolerance=1e-6,
+        unit="dB",
+    )
 
 
 def test_ssim_of_equal_maps_is_one():
@@ -35,7 +42,7 @@ def test_ssim_of_equal_maps_is_one():
     assert got.in_mask == pytest.approx(1.0)
 
 
-def test_ssim_carries_the_settings_that_it_depends_on():
+def test_ssim_carries_the_settings_that_it_depends_on(record_validation):
     one, two = smooth(), smooth(noise=5.0)
     got = structural_similarity(reference=one, evaluated=two)
     want, local = skimage_ssim(
@@ -48,6 +55,12 @@ def test_ssim_carries_the_settings_that_it_depends_on():
         full=True,
     )
     assert got.value == pytest.approx(want, rel=1e-12)
+    record_validation(
+        "structural similarity",
+        "scikit-image, same window and range",
+        reached=abs(got.value - want),
+        tolerance=1e-12,
+    )
     assert got.in_mask == pytest.approx(local[one.dose_gy >= 0.1 * one.max_gy].mean(), rel=1e-12)
     assert (got.data_range_gy, got.window_voxels, got.n_dimensions) == (one.max_gy, 11, 3)
 

@@ -50,16 +50,23 @@ def dense_divergence(a, b, blur, reach=None):
 
 
 @pytest.mark.parametrize("reach", [None, 6.0])
-def test_it_equals_dense_solves_on_uneven_boundaries(reach):
+def test_it_equals_dense_solves_on_uneven_boundaries(reach, record_validation):
     a, b = random_pair(3, uneven_grid(4, (3, 4, 4)))
     found = sinkhorn_divergence(
         reference=a, evaluated=b, blur_mm=1.5, reach_mm=reach, tolerance=1e-7, max_iterations=500
     )
     assert found.value**2 == pytest.approx(dense_divergence(a, b, 1.5, reach), rel=1e-4)
+    record_validation(
+        "Sinkhorn divergence, balanced and unbalanced",
+        "dense log-domain solve",
+        reached=abs(found.value**2 / dense_divergence(a, b, 1.5, reach) - 1),
+        tolerance=1e-4,
+        unit="relative",
+    )
     assert found.status == "ok"
 
 
-def test_pots_unbalanced_plan_gives_the_same_entropic_cost():
+def test_pots_unbalanced_plan_gives_the_same_entropic_cost(record_validation):
     ot = pytest.importorskip("ot")
     a, b = random_pair(8, uneven_grid(5, (1, 4, 5)))
     (x, p), (y, q) = atoms(a), atoms(b)
@@ -81,6 +88,13 @@ def test_pots_unbalanced_plan_gives_the_same_entropic_cost():
         + 50.0 * (kl(plan.sum(1), p[keep_p]) + kl(plan.sum(0), q[keep_q]))
     )
     assert theirs == pytest.approx(ours, rel=1e-6)
+    record_validation(
+        "unbalanced entropic cost",
+        "POT's unbalanced Sinkhorn plan",
+        reached=abs(theirs / ours - 1),
+        tolerance=1e-6,
+        unit="relative",
+    )
     found = sinkhorn_divergence(reference=a, evaluated=b, blur_mm=2.0, reach_mm=5.0, tolerance=1e-7)
     assert found.value**2 == pytest.approx(dense_divergence(a, b, 2.0, 5.0), rel=1e-4)
 
@@ -88,11 +102,18 @@ def test_pots_unbalanced_plan_gives_the_same_entropic_cost():
 @pytest.mark.parametrize(
     ("seed", "blur", "theirs"), [(3, 1.5, 0.8503896601541108), (4, 2.5, 0.8700931321880567)]
 )
-def test_ott_jax_gave_the_same_divergence(seed, blur, theirs):
+def test_ott_jax_gave_the_same_divergence(seed, blur, theirs, record_validation):
     """OTT-JAX 0.6.0, sinkhorn_divergence, epsilon = 2 blur^2, threshold 1e-9, double precision."""
     a, b = random_pair(seed, uneven_grid(4, (3, 4, 4)))
     found = sinkhorn_divergence(reference=a, evaluated=b, blur_mm=blur, tolerance=1e-7, max_iterations=500)
     assert found.value**2 == pytest.approx(theirs, rel=1e-6)
+    record_validation(
+        "Sinkhorn divergence",
+        "OTT-JAX 0.6.0",
+        reached=abs(found.value**2 / theirs - 1),
+        tolerance=1e-6,
+        unit="relative",
+    )
 
 
 @pytest.mark.parametrize("blur", [2.0, 6.0])

@@ -19,12 +19,19 @@ def on_a_line(edges, p, q, floor_percent):
     return np.sqrt(np.trapezoid((f - g) ** 2 / theta[i], x))
 
 
-def test_on_a_line_it_equals_the_energy_of_the_only_flux():
+def test_on_a_line_it_equals_the_energy_of_the_only_flux(record_validation):
     edges = np.linspace(0, 100, 201)
     x = (edges[1:] + edges[:-1]) / 2
     p, q = 0.05 + np.exp(-((x - 48) ** 2) / 200), 0.05 + np.exp(-((x - 49.3) ** 2) / 210)
     found = sobolev_w2(reference=line_map(p, edges), evaluated=line_map(q, edges), tolerance=1e-4)
     assert found.value == pytest.approx(on_a_line(edges, p, q, 0.1), rel=1e-4)
+    record_validation(
+        "weighted Sobolev distance on a line",
+        "energy of the only flux",
+        reached=abs(found.value / on_a_line(edges, p, q, 0.1) - 1),
+        tolerance=1e-4,
+        unit="relative",
+    )
     assert found.status == "ok"
 
 

@@ -75,11 +75,25 @@ def test_z_from_few_batches_has_the_chi_square_of_student():
 @pytest.mark.parametrize(
     ("change", "share", "fraction", "shift"), [(0.01, 1.0, 100, 0.707), (0.02, 0.2, 20, 1.414)]
 )
-def test_kawrakow_fippel_finds_share_and_shift(change, share, fraction, shift):
+def test_kawrakow_fippel_finds_share_and_shift(change, share, fraction, shift, record_validation):
     one, two = noisy_pair(np.random.default_rng(2), change, share)
     got = kawrakow_fippel(reference=one, evaluated=two)
     assert got.fraction_percent == pytest.approx(fraction, abs=3)
     assert got.shift_sigma == pytest.approx(shift, abs=0.06)
+    record_validation(
+        "Kawrakow-Fippel: share of voxels with a systematic error",
+        "simulated error of known share and size",
+        reached=abs(got.fraction_percent - fraction),
+        tolerance=3,
+        unit="%",
+    )
+    record_validation(
+        "Kawrakow-Fippel: size of the error",
+        "simulated error of known share and size",
+        reached=abs(got.shift_sigma - shift),
+        tolerance=0.06,
+        unit="σ",
+    )
     assert got.p_value < 1e-10
     assert got.status == "ok"
     assert got.sigma_gy == pytest.approx(0.5 * np.sqrt(2))

@@ -27,7 +27,7 @@ def gaussian(grid, center, sigma):
 
 @pytest.mark.parametrize("shift", [(0.3, -0.2, 0.1), (2.0, 1.0, -3.0), (0.0, 12.0, 9.0)])
 @pytest.mark.parametrize("stretch", [1.0, 1.1])
-def test_shifted_and_stretched_gaussians_read_bures(shift, stretch):
+def test_shifted_and_stretched_gaussians_read_bures(shift, stretch, record_validation):
     grid = Grid.regular(shape=(30, 32, 36), spacing_mm=(3.0, 3.0, 3.0), origin_mm=(-52.5, -46.5, -43.5))
     sigma = np.array([8.0, 9.0, 10.0])
     a, b = gaussian(grid, (0, -4, -3), sigma), gaussian(grid, np.add(shift, (0, -4, -3)), sigma * stretch)
@@ -37,12 +37,19 @@ def test_shifted_and_stretched_gaussians_read_bures(shift, stretch):
     assert found.lower <= voxels * (1 + 1e-9)
     assert voxels <= found.upper * (1 + 1e-4)
     assert found.value == pytest.approx(exact, rel=2e-2)
+    record_validation(
+        "W₂ of moved and stretched Gaussians",
+        "Bures formula",
+        reached=abs(found.value / exact - 1),
+        tolerance=0.02,
+        unit="relative",
+    )
     mean = found.settings["displacement_mean_mm"]
     assert mean == pytest.approx(shift[::-1], abs=0.02 + 0.02 * np.linalg.norm(shift))
 
 
 @pytest.mark.parametrize("n", [25, 64])
-def test_lines_agree_with_quantiles(n):
+def test_lines_agree_with_quantiles(n, record_validation):
     rng = np.random.default_rng(2)
     edges = np.concatenate([[0.0], np.cumsum(rng.uniform(1.0, 2.0, n))])
     x = (edges[1:] + edges[:-1]) / 2 / edges[-1]
@@ -54,10 +61,17 @@ def test_lines_agree_with_quantiles(n):
     assert found.lower <= exact * (1 + 1e-5)
     assert exact <= found.upper * (1 + 1e-5)
     assert found.value == pytest.approx(exact, rel=1e-2)
+    record_validation(
+        "W₂ on uneven lines",
+        "quantile functions by quadrature",
+        reached=abs(found.value / exact - 1),
+        tolerance=0.01,
+        unit="relative",
+    )
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
-def test_uniform_cubes_under_polynomial_maps(axes):
+def test_uniform_cubes_under_polynomial_maps(axes, record_validation):
     """U[-1, 1]^d to 1.5 x^2, by x + 0.4 grad(x1 x2^2/2) and x + 0.3 grad(x1 x2 x3); 1 unit = 20 mm."""
     n = {1: 400, 2: 48, 3: 20}[axes]
     scale = 20.0
@@ -78,6 +92,13 @@ def test_uniform_cubes_under_polynomial_maps(axes):
     a, b = (DoseMap.from_array(c, spacing_mm=spacing) for c in counts)
     found = wasserstein_2(reference=a, evaluated=b)
     assert found.value == pytest.approx(exact, rel=0.04)
+    record_validation(
+        f"W₂ of a uniform cube under a polynomial map, {axes}-D",
+        "closed form (gradient maps are optimal)",
+        reached=abs(found.value / exact - 1),
+        tolerance=0.04,
+        unit="relative",
+    )
     assert found.lower <= exact * 1.01
     assert found.upper >= exact * 0.99
 
@@ -134,7 +155,7 @@ def test_blocks_in_vacuum_read_their_shift(edge_mm, shift, axes, spacing):
 
 
 @pytest.mark.parametrize("shift", [(4.0, -8.0, 2.0), (3.1, 2.3, -4.7), (0.0, 13.0, 0.6)])
-def test_a_sharp_sphere_in_vacuum_reads_its_shift(shift):
+def test_a_sharp_sphere_in_vacuum_reads_its_shift(shift, record_validation):
     grid = Grid.regular(shape=(26, 26, 26), spacing_mm=(2.0, 2.0, 2.0), origin_mm=(-25.0, -25.0, -25.0))
     fine = [np.linspace(e[0], e[-1], 4 * n + 1) for e, n in zip(grid.edges_mm, grid.shape, strict=True)]
     z, y, x = ((e[1:] + e[:-1]) / 2 for e in fine)
@@ -145,6 +166,13 @@ def test_a_sharp_sphere_in_vacuum_reads_its_shift(shift):
     found = wasserstein_2(reference=maps[0], evaluated=maps[1])
     exact = np.linalg.norm(shift)
     assert found.value == pytest.approx(exact, rel=0.01)
+    record_validation(
+        "W₂ of a sharp sphere moved in vacuum",
+        "its shift",
+        reached=abs(found.value / exact - 1),
+        tolerance=0.01,
+        unit="relative",
+    )
     assert found.lower >= 0.99 * exact
     assert found.upper >= 0.999 * exact
 
@@ -233,7 +261,7 @@ def test_zeros_outside_the_body_and_noise_give_both_sides():
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (1, 1, 12), (1, 5, 6)])
-def test_the_gradient_is_that_of_finite_differences(shape):
+def test_the_gradient_is_that_of_finite_differences(shape, record_validation):
     rng = np.random.default_rng(4)
     grid = Grid.regular(shape=shape, spacing_mm=(2.0, 1.5, 2.5))
     a, b = rng.uniform(0.4, 1, shape), rng.uniform(0.4, 1, shape)
@@ -248,6 +276,13 @@ def test_the_gradient_is_that_of_finite_differences(shape):
     direction, step = rng.standard_normal(shape), 1e-5
     slope = (value(b + step * direction)[0] - value(b - step * direction)[0]) / (2 * step)
     assert np.vdot(gradient, direction) == pytest.approx(slope, rel=1e-4)
+    record_validation(
+        "gradient of the squared W₂",
+        "finite differences",
+        reached=abs(np.vdot(gradient, direction) / slope - 1),
+        tolerance=1e-4,
+        unit="relative",
+    )
 
 
 def test_newtons_gradient_is_that_of_the_distance():

@@ -245,11 +245,14 @@ def _make_pilots(plan: Plan, client: Any, report: Progress) -> None:
 
 
 def _add_chunks(plan: Plan) -> None:
-    """Chunks of every case that has a pilot."""
-    for case in plan.study.cases:
+    """Chunks of every case that has a pilot: all cases advance together, so that a part says most."""
+    ranked = []
+    for n, case in enumerate(plan.study.cases):
         if case.name in plan.pilots:
             alone = replace(plan.study, cases=())
-            plan.chunks += chunks_of(alone, case, plan.pilots[case.name])
+            own = list(chunks_of(alone, case, plan.pilots[case.name]))
+            ranked += [(i / len(own), n, chunk) for i, chunk in enumerate(own)]
+    plan.chunks = [chunk for _, _, chunk in sorted(ranked, key=lambda one: one[:2])]
 
 
 def _set_aside(plan: Plan) -> None:

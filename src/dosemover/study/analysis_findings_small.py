@@ -1,14 +1,67 @@
-"""What small measured studies beside the table show, and what moments cost: statements (f) to (h)."""
+"""What small measured studies beside the table show, and what moments cost: statements (a), (f), (g), (h)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from dosemover.study.analysis_labels import label
 from dosemover.study.analysis_summary import StudyAnalysis
-from dosemover.study.analysis_verdicts import Finding, judged, number
+from dosemover.study.analysis_verdicts import PASSES_PERCENT, Finding, judged, number
+
+Rows = list[Mapping[str, Any]]
+
+RATE = "gamma_2_2_global_passing_rate_percent"
+
+
+def passing_example(found: Mapping[str, Any]) -> tuple[Rows, Rows]:
+    """Rows of one output, noise in the evaluated map and in the reference, the least noise first.
+
+    It is the largest output whose map fails at the least noise and passes at more; where there is none, the
+    smallest that fails at the least noise.
+    """
+    by_output: dict[float, dict[str, Rows]] = {}
+    for row in sorted(found["rows"], key=lambda row: float(row["noise_percent"])):
+        places = by_output.setdefault(float(row["output_percent"]), {"evaluated": [], "reference": []})
+        places[row["noise_in"]].append(row)
+    failing = {o: p for o, p in by_output.items() if p["evaluated"][0][RATE] < PASSES_PERCENT}
+    passing = {o: p for o, p in failing.items() if max(r[RATE] for r in p["evaluated"]) >= PASSES_PERCENT}
+    chosen = by_output[max(passing) if passing else min(failing or by_output)]
+    return chosen["evaluated"], chosen["reference"]
+
+
+def made_to_pass(findings: Mapping[str, Any], numbers: dict[str, Any]) -> tuple[list[bool], list[str]]:
+    """Whether a map that fails at the least noise passes at more, on white and on real noise."""
+    parts, sentences = [], []
+    for key, kind in (("made_to_pass", "White noise"), ("real_made_to_pass", "Real 6 MV noise (DOSXYZnrc)")):
+        if key not in findings:
+            continue
+        rows, others = passing_example(findings[key])
+        calm, best = rows[0], max(rows, key=lambda row: row[RATE])
+        first = next((r for r in rows if r[RATE] >= PASSES_PERCENT), None)
+        last = others[-1]
+        parts.append(calm[RATE] < PASSES_PERCENT <= best[RATE])
+        numbers[key] = {"calm": calm[RATE], "best": best[RATE], "noise": best["noise_percent"]}
+        start = (
+            ""
+            if first is None or first is calm
+            else (
+                f" (over the limit of {PASSES_PERCENT:g} % from {number(first['noise_percent'], 2)} % "
+                "noise on)"
+            )
+        )
+        sentences.append(
+            f"{kind}, output {number(calm['output_percent'], 2)} % too high: γ 2/2 passes "
+            f"{number(calm[RATE])} % at {number(calm['noise_percent'], 2)} % noise in the evaluated map and "
+            f"{number(best[RATE])} % at {number(best['noise_percent'], 2)} %{start}; with "
+            f"{number(last['noise_percent'], 2)} % noise in the reference it passes {number(last[RATE])} %. "
+            f"The mass ratio reads {number(calm['mass_ratio'], 4)} and {number(best['mass_ratio'], 4)}, the "
+            f"DMD {number(calm['dmd_mm'])} and {number(best['dmd_mm'])} mm."
+        )
+    return parts, sentences
 
 
 def smoothing(analysis: StudyAnalysis) -> Finding:

@@ -167,5 +167,7 @@ def pretty(name: str) -> str:
 
 
 def matching(names: Iterable[str], *words: str) -> list[str]:
-    """Names that contain one of the words."""
-    return [name for name in names if any(word in name.lower() for word in words)]
+    """Names that are one of the words or, where there is none, that contain one."""
+    names = list(names)
+    whole = [name for name in names if name.lower() in words]
+    return whole or [name for name in names if any(word in name.lower() for word in words)]

@@ -54,6 +54,25 @@ class StudyAnalysis:
         self.metrics = shown(table.metrics)
 
     @cached_property
+    def cases(self) -> list[str]:
+        """Simulated cases, or all where none is: white noise is a contrast, no part of averages."""
+        simulated = {cell.case for cell in self.table.cells if cell.engine != "analytic"}
+        return [case for case in self.table.cases if case in simulated] or self.table.cases
+
+    @cached_property
+    def main_case(self) -> str:
+        """The simulated case with most conditions, which tables and figures show first."""
+        conditions = {
+            case: len({(c.change, c.magnitude, c.noise_percent) for c in self.table.select(case=case)})
+            for case in self.cases
+        }
+        return max(conditions, key=lambda case: conditions[case])
+
+    def changes_of(self, case: str) -> list[str]:
+        """Changes of a case."""
+        return sorted({c.change for c in self.table.select(case=case) if c.change != NO_CHANGE})
+
+    @cached_property
     def detections(self) -> list[Detection]:
         """AUC and power of every cell with noise in both maps."""
         return detections(self.table, noise_in="both")
@@ -109,27 +128,13 @@ class StudyAnalysis:
         return found
 
     def mean_auc(self, metric: str, noise: float) -> float:
-        """AUC of a metric averaged over all cases and changes at a noise level."""
+        """AUC of a metric averaged over all changes of the simulated cases at a noise level."""
         values = [
             found[metric].auc.value
-            for (_, _, _, level), found in self.by_condition.items()
-            if level == noise and metric in found
+            for (case, _, _, level), found in self.by_condition.items()
+            if level == noise and metric in found and case in self.cases
         ]
         return float(np.mean(values)) if values else math.nan
-
-    def median_smallest(self, change: str, metric: str, noise: float) -> Smallest | None:
-        """Median over the cases of the smallest detectable size, values out of the range in their place."""
-        found = [
-            one
-            for (_, name, key, level), one in self.smallest.items()
-            if (name, key, level) == (change, metric, noise)
-        ]
-        if not found:
-            return None
-        middle = sorted(found, key=lambda one: one.value)[len(found) // 2]
-        studied = (min(f.studied[0] for f in found), max(f.studied[1] for f in found))
-        values = sorted(one.value for one in found)
-        return Smallest(value=middle.value, low=values[0], high=values[-1], studied=studied, unit=middle.unit)
 
 
 def floor_rows(analysis: StudyAnalysis) -> Iterable[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from dosemover.study.figures_style import (
     MARKERS,
     SOFT,
     family_legend,
+    few_decades,
     heat_map,
     log_ticks,
     new_figure,
@@ -69,61 +70,52 @@ def _word_of(cell: Cell) -> str:
 def figure_gamma(analysis: StudyAnalysis) -> Figure | None:
     """Passing rate of gamma over noise, with the noise in one map or the other."""
     metric = "gamma_2_2_global_passing_rate_percent"
-    series: dict[tuple[str, str], list[Cell]] = {}
-    for where in _PLACES:
-        for cell in analysis.table.select(metric=metric, noise_in=where):
-            if cell.values.size:
-                series.setdefault((cell.case, where), []).append(cell)
-    cases = [c for c in analysis.table.cases if (c, "evaluated") in series and (c, "reference") in series]
-    if not cases:
+    series: dict[tuple[str, str, float], dict[str, list[Cell]]] = {}
+    for cell in analysis.table.select(metric=metric):
+        if cell.values.size and cell.case in analysis.cases:
+            places = series.setdefault((cell.case, cell.change, cell.magnitude), {})
+            places.setdefault(cell.noise_in, []).append(cell)
+    panels = [
+        key
+        for key, places in series.items()
+        if key[1] != NO_CHANGE and all(len(places.get(w, [])) > 1 for w in ("evaluated", "reference"))
+    ]
+    if not panels:
         return None
-    columns = min(len(cases), 3)
-    rows = math.ceil(len(cases) / columns)
+    panels = sorted(panels, key=lambda key: min(c.mean for c in series[key]["evaluated"]))[:6]
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
     figure, grid = new_figure(rows, columns, height=2.3 * rows + 0.4, sharey=True)
-    for axes, case in zip(grid.flat, cases, strict=False):
-        changed = _failing(series[case, "evaluated"])
-        for where, (line, color) in _PLACES.items():
-            for name, marker in ((NO_CHANGE, "o"), (changed, "s")):
-                cells = [c for c in series.get((case, where), []) if (c.change, c.magnitude) == _key(name)]
-                cells.sort(key=lambda c: c.noise_percent)
-                if cells:
-                    axes.errorbar(
-                        [c.noise_percent for c in cells],
-                        [c.mean for c in cells],
-                        yerr=[c.sd for c in cells],
-                        fmt=line + marker,
-                        color=color,
-                        mfc=color if marker == "s" else "white",
-                        elinewidth=0.7,
-                    )
+    for axes, key in zip(grid.flat, panels, strict=False):
+        for name, marker in ((key, "s"), ((key[0], NO_CHANGE, 0.0), "o")):
+            for where, (line, color) in _PLACES.items():
+                _rates(axes, series.get(name, {}).get(where, []), line + marker, color)
         axes.set_xscale("log")
-        log_ticks(axes.xaxis, sorted({c.noise_percent for c in series[case, "evaluated"]}))
+        log_ticks(axes.xaxis, sorted({c.noise_percent for c in series[key]["evaluated"]}))
         axes.axhline(95, color=SOFT, linewidth=0.7, linestyle=":")
-        axes.set_title(
-            f"{pretty(case)}; ■ {_title(changed, series[case, 'evaluated'])}, ○ no change", fontsize=7.5
-        )
+        axes.set_title(f"{pretty(key[0])}: {_word_of(series[key]['evaluated'][0])}")
         axes.set_xlabel("noise / %")
     for axes in grid[:, 0]:
         axes.set_ylabel("γ 2/2 passing / %")
-    for axes in grid.flat[len(cases) :]:
+    for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     _place_legend(figure)
     return figure
 
 
-def _key(name: str | tuple[str, float]) -> tuple[str, float]:
-    return (name, 0.0) if isinstance(name, str) else name
-
-
-def _title(changed: tuple[str, float], cells: list[Cell]) -> str:
-    return next(_word_of(c) for c in cells if (c.change, c.magnitude) == changed)
-
-
-def _failing(cells: list[Cell]) -> tuple[str, float]:
-    """The changed condition that passes least at the least noise."""
-    changed = [c for c in cells if c.change != NO_CHANGE] or cells
-    worst = min(changed, key=lambda c: (c.noise_percent, c.mean))
-    return worst.change, worst.magnitude
+def _rates(axes: Axes, cells: list[Cell], style: Any, color: str) -> None:
+    """Mean and spread over the noise; filled markers for a change, open ones for none."""
+    if cells:
+        cells = sorted(cells, key=lambda c: c.noise_percent)
+        axes.errorbar(
+            [c.noise_percent for c in cells],
+            [c.mean for c in cells],
+            yerr=[c.sd for c in cells],
+            fmt=style,
+            color=color,
+            mfc=color if style.endswith("s") else "white",
+            elinewidth=0.7,
+        )
 
 
 def _place_legend(figure: Figure) -> None:
@@ -139,16 +131,18 @@ def _place_legend(figure: Figure) -> None:
         )
         for where, (line, color) in _PLACES.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    for marker, fill, name in (("s", SOFT, "changed"), ("o", "white", "no change")):
+        handles.append(Line2D([], [], marker=marker, mfc=fill, color=SOFT, linestyle="", label=name))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
 
 
 def figure_responses(analysis: StudyAnalysis) -> Figure | None:
     """What six metrics read over the size of three changes, at every noise level."""
-    case = _fullest_case(analysis)
+    case = analysis.main_case
     rows = [
         found[0]
         for words in (("shift",), ("output", "scale"), ("hot",))
-        if (found := matching(_changes_of(analysis, case), *words))
+        if (found := matching(analysis.changes_of(case), *words))
     ]
     metrics = [m for m in _RESPONDING if m in analysis.table.metrics]
     if not rows or not metrics:
@@ -192,22 +186,6 @@ def _axis_label(metric: str) -> str:
     return f"{name} / {unit}" if unit else name
 
 
-def _changes_of(analysis: StudyAnalysis, case: str) -> list[str]:
-    return sorted({c.change for c in analysis.table.select(case=case) if c.change != NO_CHANGE})
-
-
-def _fullest_case(analysis: StudyAnalysis) -> str:
-    """The case with most values, simulated ones before made-up ones."""
-    sizes = {
-        case: (
-            any(c.engine != "analytic" for c in analysis.table.select(case=case)),
-            sum(c.values.size for c in analysis.table.select(case=case)),
-        )
-        for case in analysis.table.cases
-    }
-    return max(sizes, key=lambda case: sizes[case])
-
-
 def _spread_out(values: list[float], n: int) -> list[float]:
     """At most n of the values, the ends among them."""
     if len(values) <= n:
@@ -233,8 +211,9 @@ def figure_floors(analysis: StudyAnalysis) -> Figure | None:
             axes.errorbar(n, mean, yerr=error, fmt=MARKERS[i % len(MARKERS)], color=color, elinewidth=0.7)
             axes.plot(n, [law.at(v) for v in n], color=color, linewidth=0.9)
         axes.set(xscale="log", yscale="log")
+        few_decades(axes)
         slopes = [law.slope for (_, m), law in analysis.floors.items() if m == metric]
-        axes.set_title(f"{label(metric)}: slope {_minus(min(slopes))} to {_minus(max(slopes))}", fontsize=7.5)
+        axes.set_title(f"{label(metric)}\nslope {_minus(min(slopes))} to {_minus(max(slopes))}", fontsize=7.5)
         axes.set_ylabel(_excess_label(metric), fontsize=7)
     for axes in grid[-1]:
         axes.set_xlabel("histories per map")
@@ -261,56 +240,64 @@ def _excess_label(metric: str) -> str:
 
 
 def figure_detection(analysis: StudyAnalysis) -> Figure | None:
-    """AUC of every metric for every change at the reference noise, averaged over the cases."""
+    """AUC of every metric for every change of the main case at the reference noise."""
+    return _auc_map(analysis, [analysis.main_case])
+
+
+def figure_detection_others(analysis: StudyAnalysis) -> Figure | None:
+    """AUC of every metric for every change of the other simulated cases."""
+    return _auc_map(analysis, [case for case in analysis.cases if case != analysis.main_case])
+
+
+def _auc_map(analysis: StudyAnalysis, cases: list[str]) -> Figure | None:
+    """Colored table of the AUC at the reference noise: metrics by conditions."""
     noise = analysis.reference_noise
-    conditions: dict[tuple[str, float], str] = {}
-    for (_, change, size, level), by in analysis.by_condition.items():
-        if level == noise:
-            conditions[change, size] = _word_of(next(iter(by.values())).cell)
-    if not conditions:
+    keys = sorted(key for key in analysis.by_condition if key[0] in cases and key[3] == noise)
+    if not keys:
         return None
-    keys = sorted(conditions)
     values = np.full((len(analysis.metrics), len(keys)), np.nan)
     for i, metric in enumerate(analysis.metrics):
-        for j, (change, size) in enumerate(keys):
-            found = [
-                by[metric].auc.value
-                for (_, name, magnitude, level), by in analysis.by_condition.items()
-                if (name, magnitude, level) == (change, size, noise) and metric in by
-            ]
-            values[i, j] = np.mean(found) if found else np.nan
-    figure, grid = new_figure(height=0.17 * len(analysis.metrics) + 1.7)
+        for j, key in enumerate(keys):
+            one = analysis.by_condition[key].get(metric)
+            values[i, j] = one.auc.value if one is not None else np.nan
+    names = []
+    for key in keys:
+        word = _word_of(next(iter(analysis.by_condition[key].values())).cell)
+        names.append(word if len(cases) == 1 else f"{pretty(key[0])}: {word}")
+    figure, grid = new_figure(height=0.16 * len(analysis.metrics) + 1.6)
     axes = grid[0, 0]
     image = heat_map(
         axes,
         values,
         rows=[label(m) for m in analysis.metrics],
-        columns=[conditions[key] for key in keys],
+        columns=names,
         limits=(0.5, 1.0),
         cmap="YlGnBu",
         text=lambda v: f"{v:.2f}".removeprefix("0") if v < 0.995 else "1",
     )
     for tick, metric in zip(axes.get_yticklabels(), analysis.metrics, strict=True):
         tick.set_color(FAMILY_COLORS[group_of(metric)])
-    axes.tick_params(axis="x", labelsize=6.8)
-    figure.colorbar(image, ax=axes, label=f"AUC at {noise:g} % noise, mean over cases", shrink=0.6)
+    axes.tick_params(labelsize=6.6)
+    figure.colorbar(image, ax=axes, label=f"AUC at {noise:g} % noise", shrink=0.6, pad=0.01, aspect=30)
     return figure
 
 
 def figure_smallest(analysis: StudyAnalysis) -> Figure | None:
-    """The smallest shift, output change and hot spot that metrics find, over noise."""
+    """The smallest shift and output change that metrics find in the main case, over noise."""
+    case = analysis.main_case
     names = [
-        (found[0], title)
-        for words, title in ((("shift",), "shift"), (("output", "scale"), "output"), (("hot",), "hot spot"))
-        if (found := matching(analysis.table.changes, *words))
+        found[0]
+        for words in (("shift",), ("output", "scale"))
+        if (found := matching(analysis.changes_of(case), *words))
     ]
+    names = [name for name in names if _sizes(analysis, case, name)[1:]]
     metrics = [m for m in _TRACKED if m in analysis.metrics]
-    if not names or not analysis.smallest:
+    if not names or not metrics:
         return None
-    figure, grid = new_figure(1, len(names), height=3.1)
-    for axes, (change, title) in zip(grid[0], names, strict=True):
+    figure, grid = new_figure(1, len(names), height=3.4)
+    for axes, change in zip(grid[0], names, strict=True):
         _tracks(axes, analysis, change, metrics)
-        axes.set_title(title)
+        axes.set_title(f"{pretty(case)}: {pretty(change)}")
     from matplotlib.lines import Line2D
 
     handles = [
@@ -323,33 +310,40 @@ def figure_smallest(analysis: StudyAnalysis) -> Figure | None:
     return figure
 
 
+def _sizes(analysis: StudyAnalysis, case: str, change: str) -> list[float]:
+    """Magnitudes of a change that a case has."""
+    return sorted({c.magnitude for c in analysis.table.select(case=case, change=change)})
+
+
 def _tracks(axes: Axes, analysis: StudyAnalysis, change: str, metrics: list[str]) -> None:
-    """Smallest detectable size of one change over noise, one line a metric."""
-    unit, sizes = "", set()
+    """Smallest detectable size of one change over noise, one line a metric, with its interval."""
+    sizes = _sizes(analysis, analysis.main_case, change)
+    unit = analysis.table.select(case=analysis.main_case, change=change)[0].magnitude_unit
     for i, metric in enumerate(metrics):
-        points = []
-        for noise in analysis.table.noise_levels:
-            one = analysis.median_smallest(change, metric, noise)
-            if one is not None:
-                unit = one.unit
-                sizes |= set(one.studied)
-                points.append((noise, one))
+        points = [
+            (noise * 1.03 ** (i - len(metrics) / 2), one)
+            for noise in analysis.table.noise_levels
+            if (one := analysis.smallest.get((analysis.main_case, change, metric, noise))) is not None
+            and one.studied[0] < one.studied[1]
+        ]
         if not points:
             continue
-        jitter = 1.0 + 0.025 * (i - len(metrics) / 2)
-        x = np.array([noise * jitter for noise, _ in points])
-        y = np.array([np.clip(one.value, *one.studied) for _, one in points])
+        x = np.array([noise for noise, _ in points])
+        y, low, high = (
+            np.clip([getattr(one, name) for _, one in points], sizes[0], sizes[-1])
+            for name in ("value", "low", "high")
+        )
         lost = np.array([one.value == np.inf for _, one in points])
         sure = np.array([one.value == -np.inf for _, one in points])
-        axes.plot(x, np.where(lost, np.nan, y), "-", color=CYCLE[i], linewidth=1.1)
         inside = ~lost & ~sure
+        axes.plot(x, np.where(lost, np.nan, y), "-", color=CYCLE[i], linewidth=1.0)
         axes.plot(x[inside], y[inside], MARKERS[i], color=CYCLE[i])
+        axes.vlines(x[inside], low[inside], high[inside], color=CYCLE[i], linewidth=0.7)
         axes.plot(x[sure], y[sure], "v", color=CYCLE[i], markersize=3)
-        axes.plot(x[lost], y[lost] * (1.12 + 0.09 * i), "^", color=CYCLE[i], mfc="white")
+        axes.plot(x[lost], y[lost] * (1.14 + 0.12 * i), "^", color=CYCLE[i], mfc="white")
     axes.set(xscale="log", yscale="log", xlabel="noise / %", ylabel=f"smallest found / {unit}")
     log_ticks(axes.xaxis, analysis.table.noise_levels)
-    studied = analysis.table.select(change=change)
-    log_ticks(axes.yaxis, sorted({c.magnitude for c in studied}))
+    log_ticks(axes.yaxis, sizes)
 
 
 def figure_cost(analysis: StudyAnalysis) -> Figure | None:
@@ -412,14 +406,16 @@ def figure_bias(analysis: StudyAnalysis) -> Figure | None:
     metrics = [m for m in FIGURED if m in analysis.metrics]
     if not conditions or not metrics:
         return None
-    case = _fullest_case(analysis)
+    case = analysis.main_case
     figure, grid = new_figure(1, len(conditions), height=3.2)
     for axes, (change, size) in zip(grid[0], conditions, strict=True):
+        word = ""
         for i, metric in enumerate(metrics):
             cells = analysis.table.select(
                 case=case, change=change, magnitude=size, metric=metric, noise_in="both"
             )
             cells = sorted((c for c in cells if c.values.size), key=lambda c: c.noise_percent)
+            word = _word_of(cells[0]) if cells else word
             calm = analysis.table.noiseless(cells[0]) if cells else None
             if calm is None:
                 continue
@@ -433,7 +429,7 @@ def figure_bias(analysis: StudyAnalysis) -> Figure | None:
                 marker=MARKERS[i % 9],
             )
         axes.set(xscale="log", yscale="log", xlabel="noise in both maps / %")
-        axes.set_title(f"{_word_of(cells[0])}, {pretty(case)}")
+        axes.set_title(f"{pretty(case)}: {word}")
         log_ticks(axes.xaxis, analysis.table.noise_levels)
         axes.axhline(1, color=SOFT, linewidth=0.7)
     grid[0, 0].set_ylabel("reading / reading at the least noise")
@@ -449,7 +445,7 @@ def figure_bias(analysis: StudyAnalysis) -> Figure | None:
 
 def _condition_near(analysis: StudyAnalysis, words: tuple[str, ...], size: float) -> list[tuple[str, float]]:
     """The change of a name in the fullest case whose magnitude is nearest to a size."""
-    case = _fullest_case(analysis)
-    names = matching(_changes_of(analysis, case), *words)
+    case = analysis.main_case
+    names = matching(analysis.changes_of(case), *words)
     found = {(c.change, c.magnitude) for c in analysis.table.select(case=case) if c.change in names}
     return sorted(found, key=lambda key: abs(math.log(key[1] / size)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dosemover.study.analysis_detection import Smallest
+from dosemover.study.analysis_findings_small import passing_example
 from dosemover.study.analysis_labels import label, matching, pretty
 from dosemover.study.analysis_summary import StudyAnalysis
 from dosemover.study.analysis_table import trait
@@ -158,10 +159,11 @@ def figure_made_to_pass(analysis: StudyAnalysis) -> Figure | None:
         return None
     figure, grid = new_figure(1, len(parts), height=2.6, sharey=True)
     for axes, (found, name) in zip(grid[0], parts, strict=True):
-        for where, color in (("evaluated", "#c2410c"), ("reference", "#1d5fd0")):
-            rows = sorted(
-                (r for r in found["rows"] if r["noise_in"] == where), key=lambda r: float(r["noise_percent"])
-            )
+        evaluated, reference = passing_example(found)
+        for where, rows, color in (
+            ("evaluated", evaluated, "#c2410c"),
+            ("reference", reference, "#1d5fd0"),
+        ):
             for rate, line in (("3_3", "--"), ("2_2", "-")):
                 axes.plot(
                     [r["noise_percent"] for r in rows],
@@ -171,7 +173,7 @@ def figure_made_to_pass(analysis: StudyAnalysis) -> Figure | None:
                     label=f"γ {rate.replace('_', '/')}, noise in {where}",
                 )
         axes.axhline(found["limit_percent"], color=SOFT, linewidth=0.7, linestyle=":")
-        axes.set(xlabel="noise / %", title=f"output +{found['output_percent']:g} %, {name}")
+        axes.set(xlabel="noise / %", title=f"output +{evaluated[0]['output_percent']:.3g} %, {name}")
     grid[0, 0].set_ylabel("passing rate / %")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
@@ -196,9 +198,14 @@ _ASKED = (
 
 def figure_histories(analysis: StudyAnalysis) -> Figure | None:
     """Histories that a metric needs to find a shift and an output change, relative to DMD's best case."""
-    wanted = []
-    for words, size in ((("shift",), 0.5), (("output", "scale"), 1.0), (("hot",), 10.0)):
-        keys = {(change, m) for _, change, m, _ in analysis.histories if matching([change], *words)}
+    wanted: list[tuple[str, float]] = []
+    for words, size in ((("shift",), 1.0), (("output", "scale"), 1.0), (("hot",), 20.0)):
+        names = matching(analysis.changes_of(analysis.main_case), *words)[:1]
+        keys = {
+            (change, m)
+            for case, change, m, _ in analysis.histories
+            if change in names and case == analysis.main_case
+        }
         if keys:
             wanted.append(min(keys, key=lambda key: abs(math.log(key[1] / size))))
     if not wanted:
@@ -207,7 +214,7 @@ def figure_histories(analysis: StudyAnalysis) -> Figure | None:
     figure, grid = new_figure(1, len(wanted), height=0.19 * len(metrics) + 1.2, sharey=True)
     for axes, (change, size) in zip(grid[0], wanted, strict=True):
         unit = analysis.table.select(change=change, magnitude=size)[0].magnitude_unit
-        for k, case in enumerate(analysis.table.cases):
+        for k, case in enumerate(analysis.cases):
             for j, metric in enumerate(metrics):
                 one = analysis.histories.get((case, change, size, metric))
                 if one is not None:
@@ -215,7 +222,7 @@ def figure_histories(analysis: StudyAnalysis) -> Figure | None:
         axes.set(xscale="log", xlabel="histories per map")
         axes.set_title(f"{pretty(change)} {size:g} {unit}")
     grid[0, 0].set_yticks(range(len(metrics)), [label(m) for m in reversed(metrics)])
-    _case_legend(figure, analysis.table.cases)
+    _case_legend(figure, analysis.cases)
     return figure
 
 

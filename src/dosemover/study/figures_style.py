@@ -22,7 +22,7 @@ CYCLE = ("#1d5fd0", "#c2410c", "#15803d", "#a16207", "#7e22ce", "#0e7490", "#be1
 INK, SOFT, LINE = "#16191d", "#545b66", "#d9dde3"
 MARKERS = "os^DvPX*h"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.size": 8.0,
     "font.family": "DejaVu Sans",
     "axes.titlesize": 8.5,
@@ -88,6 +88,17 @@ def log_ticks(axis: Any, values: Sequence[float]) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
+def few_decades(axes: Axes) -> None:
+    """Logarithmic y axis with plain numbers at 1, 2 and 5 of each decade, no others."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high / low < 100 else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def heat_map(
     axes: Axes,
     values: np.ndarray,
@@ -102,7 +113,7 @@ def heat_map(
     """Colored table with a number in every cell; light letters on dark cells."""
     from matplotlib import colormaps
 
-    kinds = {"norm": norm} if norm is not None else {"vmin": limits[0], "vmax": limits[1]}
+    kinds: dict[str, Any] = {"norm": norm} if norm is not None else {"vmin": limits[0], "vmax": limits[1]}
     cmap = (colormaps[cmap] if isinstance(cmap, str) else cmap).with_extremes(bad="#eef0f3")
     image = axes.imshow(np.ma.masked_invalid(values), cmap=cmap, aspect="auto", **kinds)
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")

@@ -69,7 +69,7 @@ def _environment() -> Environment:
 
 
 def typst_text(text: str) -> str:
-    """Text that Typst sets as it is.
+    r"""Text that Typst sets as it is.
 
     Examples
     --------
@@ -85,18 +85,19 @@ def _md(text: str) -> str:
 
 
 def key_table(analysis: StudyAnalysis, words: Sequence[str]) -> dict[str, Any] | None:
-    """Smallest detectable size of one change by metric and noise level, median and range over the cases."""
-    names = matching(analysis.table.changes, *words)
+    """Smallest detectable size of one change in the main case, by metric and noise level."""
+    case = analysis.main_case
+    names = matching(analysis.changes_of(case), *words)
     if not names:
         return None
     change = names[0]
-    levels = [v for v in analysis.table.noise_levels if v >= 0.5][::-1]
+    levels = sorted({noise for c, name, _, noise in analysis.smallest if (c, name) == (case, change)})[::-1]
     rows = []
     unit = ""
     for metric in KEY_METRICS:
         cells = []
         for noise in levels:
-            one = analysis.median_smallest(change, metric, noise)
+            one = analysis.smallest.get((case, change, metric, noise))
             cells.append("" if one is None else _bare(one.value, one.studied))
             unit = one.unit if one is not None else unit
         if any(cells):
@@ -152,7 +153,8 @@ def _changes(analysis: StudyAnalysis) -> list[dict[str, Any]]:
             entry["sizes"].add(cell.magnitude)
             entry["cases"].add(pretty(cell.case))
     return [
-        {**entry, "sizes": sorted(entry["sizes"]), "cases": sorted(entry["cases"])} for entry in found.values()
+        {**entry, "sizes": sorted(entry["sizes"]), "cases": sorted(entry["cases"])}
+        for entry in found.values()
     ]
 
 
@@ -161,9 +163,7 @@ def _ranking(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     noise = analysis.reference_noise
     rows = [(m, analysis.mean_auc(m, noise)) for m in analysis.metrics]
     kept = sorted((r for r in rows if math.isfinite(r[1])), key=lambda r: -r[1])
-    return [
-        {"metric": label(m), "auc": auc, "seconds": analysis.seconds.get(m, math.nan)} for m, auc in kept
-    ]
+    return [{"metric": label(m), "auc": auc, "seconds": analysis.seconds.get(m, math.nan)} for m, auc in kept]
 
 
 def _slopes(analysis: StudyAnalysis) -> list[dict[str, Any]]:
@@ -198,6 +198,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
     return {
         "findings": findings,
         "tables": tables,
+        "main_case": pretty(analysis.main_case),
         "cases": _levels(analysis),
         "changes": _changes(analysis),
         "ranking": _ranking(analysis),

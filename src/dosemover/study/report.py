@@ -42,14 +42,14 @@ class Drawing:
 DRAWINGS: dict[str, Drawing] = {
     "gamma": Drawing(
         draw=figures.figure_gamma,
-        caption="Passing rate of γ 2 %/2 mm over the noise, with the noise in one map or in both. Filled: the "
-        "change that passes least without noise; open: no change. Bars: standard deviation over the "
-        "replicates. Dotted: 95 %.",
+        caption="Passing rate of γ 2 %/2 mm over the noise, with the noise in one map or in both. Filled: "
+        "changed; open: no change. Bars: standard deviation over the replicates. Dotted: 95 %.",
         alt="Passing rates rise with noise in the evaluated map and fall with noise in the reference",
     ),
     "made_to_pass": Drawing(
         draw=figures_findings.figure_made_to_pass,
-        caption="A map with too much output: noise in the evaluated map makes it pass. Left white noise, right "
+        caption="A map with too much output: noise in the evaluated map makes it pass. Left white noise, "
+        "right "
         "the batches of a DOSXYZnrc simulation, fewer of them to the right.",
         alt="Passing rates of a map with too high an output over the noise",
     ),
@@ -62,33 +62,41 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "floors": Drawing(
         draw=figures.figure_floors,
-        caption="Noise floor (mean distance from the ideal value between two maps that differ by noise alone) "
+        caption="Noise floor (mean distance from the ideal value between two maps that differ by noise "
+        "alone) "
         "over the histories of a map, with fitted power laws. The range of slopes is that of the cases.",
         alt="Noise floors fall as a power of the histories",
     ),
     "detection": Drawing(
         draw=figures.figure_detection,
-        caption="Area under the ROC curve, changed pairs against null pairs: 0.5 is guessing, 1 is always "
-        "right. Noise in both maps; mean over the cases. Colors of the names: amounts, space, transport, "
-        "moments.",
-        alt="Table of AUC for every metric and change",
+        caption="Area under the ROC curve, changed pairs against null pairs, with noise in both maps: 0.5 is "
+        "guessing, 1 is always right. Case with most conditions. Colors of the names: amounts (ochre), space "
+        "(orange), transport (blue), moments (green).",
+        alt="Table of AUC for every metric and change in the main case",
+    ),
+    "detection_others": Drawing(
+        draw=figures.figure_detection_others,
+        caption="The same for the other simulated cases.",
+        alt="Table of AUC for every metric and change in the other cases",
     ),
     "smallest": Drawing(
         draw=figures.figure_smallest,
-        caption="Smallest shift, output change and hot spot that a metric finds with a power of 80 % at 5 % "
-        "false alarms (median over the cases). Triangles pointing down: the smallest size studied is found "
-        "already.",
+        caption="Smallest shift and output change that a metric finds with a power of 80 % at 5 % false "
+        "alarms, "
+        "with 95 % intervals. Triangles pointing down: the smallest size studied is found already.",
         alt="Smallest detectable change over noise for nine metrics",
     ),
     "histories": Drawing(
         draw=figures_findings.figure_histories,
-        caption="Histories per map with which a metric finds a change with a power of 80 % at 5 % false alarms, "
+        caption="Histories per map with which a metric finds a change with a power of 80 % at 5 % false "
+        "alarms, "
         "with 95 % intervals.",
         alt="Histories that each metric needs",
     ),
     "white": Drawing(
         draw=figures_findings.figure_white,
-        caption="Distance of the reading from the floor in standard deviations of the floor, under white noise "
+        caption="Distance of the reading from the floor in standard deviations of the floor, under white "
+        "noise "
         "in both maps. White noise is a contrast, not a model of Monte Carlo.",
         alt="Table of z for every metric and change under white noise",
     ),
@@ -99,7 +107,8 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "cost": Drawing(
         draw=figures.figure_cost,
-        caption="Mean AUC over all cases and changes against the processor time of the family that a metric is "
+        caption="Mean AUC over all cases and changes against the processor time of the family that a "
+        "metric is "
         "computed with.",
         alt="Detection power against cost of every metric",
     ),
@@ -139,7 +148,7 @@ def write_report(
     Returns
     -------
     list of pathlib.Path
-        Files written: ``figures/*.svg``, ``tables/*.csv``, ``findings.json``, ``report.md``, ``paper.typ``, and
+        Files written: ``figures/*.svg``, ``tables/*.csv``, ``report.md``, ``paper.typ``, ``paper.bib``, and
         ``paper.pdf`` where the package typst is installed.
 
     Raises
@@ -219,9 +228,7 @@ def write_figures(analysis: StudyAnalysis, folder: Path) -> list[str]:
     return drawn
 
 
-def write_tables(
-    analysis: StudyAnalysis, folder: Path, names: Iterable[str] = tuple(TABLES)
-) -> list[Path]:
+def write_tables(analysis: StudyAnalysis, folder: Path, names: Iterable[str] = tuple(TABLES)) -> list[Path]:
     """Write tables as CSV, numbers to four digits."""
     folder.mkdir(parents=True, exist_ok=True)
     return [_write_csv(TABLES[name](analysis), folder / f"{name}.csv") for name in names]

@@ -93,18 +93,9 @@ def project(low, high, fb, p, s, over, fw0, bw0, fw1, bw1, fw2, bw2):
     A = np.empty((3, n2), np.float32)
     S = np.empty((3, n2), np.float32)
     M = np.empty(n2, np.float32)
-    q0 = Q[0]
-    q1 = Q[1]
-    q2 = Q[2]
-    q3 = Q[3]
-    q4 = Q[4]
-    q5 = Q[5]
-    a0 = A[0]
-    a1 = A[1]
-    a2 = A[2]
-    s0 = S[0]
-    s1 = S[1]
-    s2 = S[2]
+    q0, q1, q2, q3, q4, q5 = Q[0], Q[1], Q[2], Q[3], Q[4], Q[5]
+    a0, a1, a2 = A[0], A[1], A[2]
+    s0, s1, s2 = S[0], S[1], S[2]
     for i in range(low, high):
         im = max(i - 1, 0)
         ip = min(i + 1, n0 - 1)

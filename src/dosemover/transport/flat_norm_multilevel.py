@@ -18,7 +18,7 @@ _COARSE_ITERATIONS = 200
 _COARSE_CHECK = 40
 """Iterations after which it is judged whether a coarse level has done its part."""
 
-_FLUX_CHECKS = (20, 40, 80, 160)
+_FLUX_CHECKS = (20, 40, 80, 160, 320)
 """Iterations of the flux after which the continuum's upper bound is evaluated."""
 
 
@@ -144,12 +144,11 @@ def _tighten(
     flux = FluxIteration(
         problem.mesh, density.astype(np.float32), problem.half_reach, bounds.potential, bounds.flow
     )
-    done = 0
+    done, last = 0, np.inf
     for check in _FLUX_CHECKS:
-        before = bounds.upper
         flux.run(check - done)
-        done = check
-        problem.continuum(flux.flow, flux.f, bounds)
+        cost = problem.continuum(flux.flow, flux.f, bounds)
         progress("flat norm", 0.8 + 0.2 * check / _FLUX_CHECKS[-1])
-        if bounds.lower >= (1 - tolerance) * bounds.upper or bounds.upper > (1 - tolerance) * before:
+        if bounds.lower >= (1 - tolerance) * bounds.upper or cost > (1 - tolerance) * last:
             return
+        done, last = check, cost

@@ -21,7 +21,7 @@ _OVER = np.float32(1.7)
 _BALANCE = 2.0
 """Ratio of the steps: multiplier norm over potential norm, times this."""
 
-_FLUX_BALANCE = 5.0
+_FLUX_BALANCE = 1.0
 """The same ratio for the iteration of the flux."""
 
 _SWEEPS = 40
@@ -173,22 +173,26 @@ class Problem:
             high = (slice(None),) * axis + (slice(1, None),)
             flow[axis][low] += self.load_flow[axis][low] * (inside[low] | inside[high])
 
-    def continuum(self, flow: Fields, f: Fields, bounds: Bounds) -> None:
-        """Lower the continuum's upper bound with any flow: leave what is left, or route it by a potential."""
+    def continuum(self, flow: Fields, f: Fields, bounds: Bounds) -> float:
+        """Lower the continuum's upper bound with any flow: leave what is left, or route it by a potential.
+
+        Returns what the flow costs at best.
+        """
+        cost = np.inf
         if not self.balanced:
-            self._take(flow, bounds)
+            cost = self._take(flow, bounds)
             self._work *= np.abs(f) < 0.995 * self.half_reach
             if not self._work.any():
-                return
+                return cost
             self._work -= self._work.mean()
         else:
             self._leftover(self.mass, flow)
         routed = flow.copy()
         self.mesh.add_potential_flow(self.mesh.poisson(self._work), routed)
-        self._take(routed, bounds)
+        return min(cost, self._take(routed, bounds))
 
-    def _take(self, flow: Fields, bounds: Bounds) -> None:
-        """Keep a flow where it is the cheapest so far."""
+    def _take(self, flow: Fields, bounds: Bounds) -> float:
+        """Keep a flow where it is the cheapest so far; its cost."""
         left = self._leftover(self.mass, flow)
         moved = self._planes(kernels.flux_cost, flow, *self.mesh.widths)
         price = self.mesh.diameter / 2 if self.balanced else self.half_reach
@@ -197,6 +201,7 @@ class Problem:
             bounds.moved = moved
             bounds.flow = flow.copy()
             bounds.gain_loss = self._work.copy()
+        return moved + price * left
 
 
 class DualIteration:

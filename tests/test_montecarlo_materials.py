@@ -7,6 +7,7 @@ import dosemover.montecarlo as mc
 from dosemover.errors import InputError
 from dosemover.grid import Grid
 from dosemover.montecarlo.materials import elements, material_library, photon_tables
+from dosemover.montecarlo.photon_kernels import grid_position
 
 
 def klein_nishina_transfer(energy_mev):
@@ -102,10 +103,17 @@ def test_scattering_and_absorption_agree_with_xraylib():
 def test_tables_of_the_kernels_are_those_of_the_material():
     tables = photon_tables([material_library()["cortical_bone"]])
     energy = np.array([0.0041, 0.03, 0.7, 5.0])
-    logs = tables.log_low + tables.log_step * np.arange(tables.section.shape[1])
-    total = np.interp(np.log(energy), logs, tables.section[0, :, 3])
+    total = np.interp(energy, tables.energy_mev, tables.section[0, :, 3])
     expected = material_library()["cortical_bone"].attenuation_cm2_per_g(energy)
     np.testing.assert_allclose(10 * total, expected, rtol=5e-4)
+
+
+def test_the_place_of_an_energy_on_the_grid_is_the_one_around_it():
+    grid = photon_tables([material_library()["water"]]).energy_mev
+    for energy in (*np.geomspace(1e-3, 20.0, 997).tolist(), 1e-3, 0.5, 1.0, 16.0, 20.0):
+        i, f = grid_position(energy, grid.size)
+        assert grid[i] <= energy <= grid[i + 1]
+        assert grid[i] + f * (grid[i + 1] - grid[i]) == pytest.approx(energy, rel=1e-12)
 
 
 def test_atoms_and_mass_fractions_give_the_same_water():

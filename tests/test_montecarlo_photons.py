@@ -56,11 +56,11 @@ def rayleigh_angles(n, energy, form, out):
 
 
 @njit
-def passed_woodcock(n, box, medium, section, maximum, energy_index):
+def passed_woodcock(n, box, medium, blocks, palette, section, maximum, energy_index):
     s, g = stream(np.uint64(7), np.uint64(8), np.uint64(9))
     count = 0
     for _ in range(n):
-        _, _, _, voxel, _, s = free_flight(
+        _, _, _, voxel, _, _, s = free_flight(
             0.0,
             0.0,
             -50.0,
@@ -71,6 +71,8 @@ def passed_woodcock(n, box, medium, section, maximum, energy_index):
             energy_index,
             0.0,
             medium,
+            blocks,
+            palette,
             section,
             box,
             s,
@@ -81,14 +83,14 @@ def passed_woodcock(n, box, medium, section, maximum, energy_index):
 
 
 @njit
-def passed_super_voxels(n, box, medium, section, maximum, scale, block, energy_index):
+def passed_super_voxels(n, box, medium, blocks, palette, section, maximum, scale, block, energy_index):
     s, g = stream(np.uint64(10), np.uint64(11), np.uint64(12))
     group = energy_index * scale.shape[3] // section.shape[1]
     count = 0
     for _ in range(n):
-        _, _, _, voxel, _, s = corner_flight(
-            0.0, 0.0, -50.0, 0.3, 0.1, 0.948683298, energy_index, 0.0, scale, block, group, medium, section,
-            box, maximum[energy_index], s, g,
+        _, _, _, voxel, _, _, s = corner_flight(
+            0.0, 0.0, -50.0, 0.3, 0.1, 0.948683298, energy_index, 0.0, scale, block, group, medium,
+            blocks, palette, section, box, maximum[energy_index], s, g,
         )  # fmt: skip
         count += voxel < 0
     return count
@@ -157,15 +159,18 @@ def test_narrow_beam_attenuation_is_exponential_to_two_parts_in_a_thousand(recor
     expected = np.exp(-np.dot(mu, path))
     n = 4_000_000
     with np.errstate(over="ignore"):
-        woodcock = passed_woodcock(n, box, medium, engine.section, engine.maximum, index) / n
+        woodcock = passed_woodcock(n, box, medium, *engine.blocks, engine.section, engine.maximum, index) / n
         blocks = (
-            passed_super_voxels(n, box, medium, engine.section, engine.maximum, *engine.reduction, index) / n
+            passed_super_voxels(
+                n, box, medium, *engine.blocks, engine.section, engine.maximum, *engine.reduction, index
+            )
+            / n
         )
     attenuation = np.ascontiguousarray(engine.section[:, index, 3])
     none = np.zeros(0)
     _, voxel, depth, _, _ = walk(
         0.0, 0.0, -50.0, 0.3, 0.1, 0.948683298, 1e300, 0.5, 1.0, 0.0, False, 0, medium, None, 1.0, box,
-        attenuation, attenuation, none, None, None, None,
+        attenuation, attenuation, none, None, np.zeros(9), None,
     )  # fmt: skip
     assert voxel == -1
     assert np.exp(-depth) == pytest.approx(expected, rel=1e-6)
@@ -265,6 +270,19 @@ def test_merged_runs_are_more_certain_and_shared_seeds_are_refused():
         mc.merge([parts[0], mc.simulate(config(photon_cutoff_mev=0.01))])
     with pytest.raises(InputError, match="nothing to merge"):
         mc.merge([])
+
+
+def test_blocks_of_equal_voxels_hold_what_their_voxels_hold():
+    phantom = mc.thorax(voxel_mm=6.0)
+    engine = photon_engine.PhotonEngine(config(phantom=phantom))
+    blocks, palette = engine.blocks
+    assert np.count_nonzero(blocks >= 0) > 0.2 * blocks.size
+    z, y, x = (
+        np.minimum(np.arange(n) // 8, m - 1) for n, m in zip(phantom.grid.shape, blocks.shape, strict=True)
+    )
+    row = blocks[np.ix_(z, y, x)]
+    assert np.array_equal(palette[row[row >= 0], 0], phantom.density_g_per_cm3[row >= 0])
+    assert np.array_equal(palette[row[row >= 0], 1], phantom.material[row >= 0])
 
 
 def test_deposits_stream_to_a_consumer_without_being_stored():

@@ -44,8 +44,8 @@ def _score(voxel, energy, history, tally, square, current, last):
 
 
 def _kernel(
-    seed, batch, n_batches, stop, beams, cumulative, spectra, particles, box, medium, section, maximum,
-    log_low, log_step, incoherent, form, cutoff, tally, scale, balance,
+    seed, batch, n_batches, stop, beams, cumulative, spectra, particles, box, medium, blocks, palette,
+    section, maximum, incoherent, form, cutoff, tally, scale, balance,
 ):  # fmt: skip
     """Every so many-th history of a batch in each thread."""
     stack = cuda.local.array(STACK_SHAPE, np.float64)
@@ -57,7 +57,7 @@ def _kernel(
         s, g = stream(np.uint64(seed), np.uint64(batch), np.uint64(history))
         _track(
             history * n_batches + batch, history, s, g, beams, cumulative, spectra, particles, box, medium,
-            section, maximum, log_low, log_step, incoherent, form, None, 1, cutoff, stack, tally, scale, None,
+            blocks, palette, section, maximum, incoherent, form, None, 1, cutoff, stack, tally, scale, None,
             None, None, None, mine,
         )  # fmt: skip
         history += cuda.gridsize(1)
@@ -106,9 +106,9 @@ def run_cuda(config: SimulationConfig, *, progress: Progress = no_progress) -> S
     histories = -(-config.histories // config.batches)
     scale = quantum_per_mev(histories)
     kernel: Any = cuda.jit(_kernel)
-    fixed = [cuda.to_device(a) for a in (*engine.source, *engine.medium, engine.section, engine.maximum)]
-    low, step, incoherent, form = engine.physics
-    tables = (low, step, cuda.to_device(incoherent), cuda.to_device(form))
+    arrays = (*engine.source, *engine.medium, *engine.blocks, engine.section, engine.maximum)
+    fixed = [cuda.to_device(a) for a in arrays]
+    tables = [cuda.to_device(a) for a in engine.physics]
     blocks = max(1, -(-histories // (THREADS_PER_BLOCK * HISTORIES_PER_THREAD)))
     energy, balance = [], np.zeros((config.batches, N_BALANCE))
     for b in range(config.batches):

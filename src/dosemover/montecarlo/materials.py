@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
 from dosemover.errors import InputError
+from dosemover.montecarlo.photon_kernels import LOWEST_EXPONENT, POINTS_PER_OCTAVE
 
 ELECTRON_REST_MEV = 0.51099895
 """Rest energy of the electron [MeV]."""
@@ -27,8 +28,8 @@ LOWEST_MEV, HIGHEST_MEV = 1e-3, 20.0
 COMPOSITION_TOLERANCE = 5e-3
 """Mass fractions may miss 1 by this much (tables are rounded); they are then divided by their sum."""
 
-N_ENERGIES = 2048
-"""Points of the kernels' energy grid, even in log energy."""
+OCTAVES = 15
+"""Factors of two that the kernels' energy grid covers, from 2^-10 MeV."""
 
 N_MOMENTA = 1024
 """Points of the kernels' grid of the incoherent scattering function, even in x / (1 + x)."""
@@ -324,8 +325,8 @@ class PhotonTables:
 
     Parameters
     ----------
-    log_low, log_step : float
-        Log energy [log MeV] of the first grid point, and the step.
+    energy_mev : ndarray, shape (energy,)
+        Energy grid of the kernels, even within each factor of two [MeV].
     section : ndarray, shape (material, energy, 5)
         Per unit density, [cm3/g/mm]: Compton; Compton + Rayleigh; these + pair; total; energy
         transfer.
@@ -335,22 +336,22 @@ class PhotonTables:
         x^2 [1/angstrom^2] and the cumulative integral of F^2 over x^2.
     """
 
-    log_low: float
-    log_step: float
+    energy_mev: NDArray[np.float64]
     section: NDArray[np.float64]
     incoherent: NDArray[np.float64]
     rayleigh: NDArray[np.float64]
 
 
 def photon_tables(materials: Sequence[Material]) -> PhotonTables:
-    """Tabulate materials for the kernels, 1 keV to 20 MeV."""
-    logs = np.linspace(np.log(LOWEST_MEV), np.log(HIGHEST_MEV), N_ENERGIES)
-    energy = np.exp(logs)
+    """Tabulate materials for the kernels, 1 keV to 20 MeV; the grid's ends beyond are those values."""
+    octave, part = np.divmod(np.arange(OCTAVES * int(POINTS_PER_OCTAVE) + 1), int(POINTS_PER_OCTAVE))
+    grid = np.ldexp(0.5 * (1 + part / POINTS_PER_OCTAVE), octave + LOWEST_EXPONENT)
+    energy = np.clip(grid, LOWEST_MEV, HIGHEST_MEV)
     share = np.linspace(0.0, 1.0, N_MOMENTA)
     momentum = share[:-1] / (1 - share[:-1])
     nodes = np.concatenate([[0.0], np.geomspace(1e-3, 100.0, 511)])
     middle = np.sqrt((nodes[1:] ** 2 + nodes[:-1] ** 2) / 2)
-    section = np.empty((len(materials), N_ENERGIES, 5))
+    section = np.empty((len(materials), grid.size, 5))
     incoherent = np.ones((len(materials), N_MOMENTA))
     rayleigh = np.zeros((len(materials), 2, nodes.size))
     for m, material in enumerate(materials):
@@ -362,8 +363,7 @@ def photon_tables(materials: Sequence[Material]) -> PhotonTables:
         rayleigh[m, 0] = nodes**2
         rayleigh[m, 1, 1:] = np.cumsum(material.squared_form_factor(middle) * np.diff(nodes**2))
     return PhotonTables(
-        log_low=float(logs[0]),
-        log_step=float(logs[1] - logs[0]),
+        energy_mev=grid,
         section=section,
         incoherent=incoherent,
         rayleigh=rayleigh,

@@ -27,6 +27,9 @@ from dosemover.montecarlo.sources import source_tables
 MAJORANT_GROUPS = 16
 """Energy groups of the super-voxel majorants."""
 
+PALETTE = 4096
+"""Most rows of the palette of equal blocks."""
+
 FIRST_CHECK = 1000
 """Histories per batch before stop rules are first asked; then 1.25 times as many each time."""
 
@@ -104,6 +107,30 @@ def super_voxel_scale(
     return scale * (1 + 1e-12)
 
 
+def equal_blocks(config: SimulationConfig) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    """Palette row of each block of 8^3 equal voxels, -1 for other blocks, shape [block z, y, x]; the palette.
+
+    The palette's rows are density [g/cm3] and material.
+    """
+    phantom = config.phantom
+    side = 1 << woodcock_kernels.BLOCK_BITS
+    padded = [(0, -n % side) for n in phantom.grid.shape]
+    lowest, highest = [], []
+    for values in (phantom.density_g_per_cm3, phantom.material):
+        whole = np.pad(values, padded, mode="edge")
+        a, b, c = (n // side for n in whole.shape)
+        cells = whole.reshape(a, side, b, side, c, side)
+        lowest.append(cells.min(axis=(1, 3, 5)).astype(np.float64))
+        highest.append(cells.max(axis=(1, 3, 5)).astype(np.float64))
+    equal = (lowest[0] == highest[0]) & (lowest[1] == highest[1])
+    blocks = np.full(equal.shape, -1, dtype=np.int16)
+    if not np.any(equal):
+        return blocks, np.zeros((1, 2))
+    palette, row = np.unique(np.stack([low[equal] for low in lowest], axis=1), axis=0, return_inverse=True)
+    blocks[equal] = np.where(row.ravel() < PALETTE, row.ravel(), -1)
+    return blocks, np.ascontiguousarray(palette[:PALETTE])
+
+
 def check_sources(config: SimulationConfig, box: NDArray[np.float64]) -> None:
     """Refuse a source none of whose photons meets the phantom."""
     tables = source_tables(config.photon_sources)
@@ -155,7 +182,8 @@ class PhotonEngine:
         medium = np.stack([phantom.density_g_per_cm3.ravel(), phantom.material.ravel()], axis=1)
         self.medium = (self.box, medium.astype(np.float32))
         self.section, self.maximum = tables.section, maximum
-        self.physics = (tables.log_low, tables.log_step, tables.incoherent, tables.rayleigh)
+        self.blocks = equal_blocks(config)
+        self.physics = (tables.incoherent, tables.rayleigh)
         self.reduction = self._reduction(total)
         batches, n = config.batches, config.phantom.grid.n_voxels
         if tallies is None:
@@ -170,7 +198,8 @@ class PhotonEngine:
         shape = ray_kernels.STACK_SHAPE if config.uses_rays else woodcock_kernels.STACK_SHAPE
         self.stack = np.empty((batches, *shape))
         self.scratch = np.empty((batches, 2, len(config.phantom.materials)))
-        self.current = np.zeros(self.square.shape) if config.history_by_history else None
+        waiting = (batches, 1 + 2 * woodcock_kernels.WAITING)
+        self.current = np.zeros(self.square.shape if config.history_by_history else waiting)
         self.last = np.full(self.square.shape, -1, dtype=np.int64) if config.history_by_history else None
         self.samples = np.empty((batches, SAMPLE_BUFFER, 4)) if streaming else None
         self.filled = np.zeros((batches, 1), dtype=np.int64)
@@ -220,7 +249,17 @@ class PhotonEngine:
                 *head, self.section, *self.physics, *self.reduction, cutoff, stack, *self.scratch[b], *sums
             )
         run = cast(Any, woodcock_kernels.run_batch)
-        return run(*head, self.section, self.maximum, *self.physics, *self.reduction, cutoff, stack, *sums)
+        return run(
+            *head,
+            *self.blocks,
+            self.section,
+            self.maximum,
+            *self.physics,
+            *self.reduction,
+            cutoff,
+            stack,
+            *sums,
+        )
 
     def hand_over(self, consumer: DepositConsumer) -> None:
         """Give the gathered deposits to the consumer, batch by batch."""

@@ -13,20 +13,30 @@ from dosemover.montecarlo.rng_kernels import device, larger, smaller, unit
 ELECTRON_REST_MEV = 0.51099895
 INVERSE_ANGSTROM_PER_MEV = 1000.0 / 12.398419843
 
+POINTS_PER_OCTAVE = 128.0
+"""Points of the energy grid from an energy to its double."""
+
+LOWEST_EXPONENT = -9
+"""The grid begins at 2^(LOWEST_EXPONENT - 1) MeV."""
+
 COMPTON, RAYLEIGH, PAIR, PHOTO = 0, 1, 2, 3
 
 
 @device
-def grid_position(energy, log_low, log_step, n):
-    """Lower index and fraction of an energy on the log grid of n points."""
-    t = (math.log(energy) - log_low) / log_step
+def grid_position(energy, n):
+    """Lower index and fraction of an energy on the grid of n points, even within each factor of two.
+
+    The exponent and mantissa of the number are its place: no logarithm is taken.
+    """
+    mantissa, exponent = math.frexp(energy)
+    t = (2.0 * mantissa - 1.0 + (exponent - LOWEST_EXPONENT)) * POINTS_PER_OCTAVE
     i = smaller(larger(int(t), 0), n - 2)
     return i, smaller(larger(t - i, 0.0), 1.0)
 
 
 @device
 def section_at(section, material, column, i, f):
-    """One column of the section table, linear in log energy."""
+    """One column of the section table, linear between grid points."""
     low = section[material, i, column]
     return low + f * (section[material, i + 1, column] - low)
 
@@ -98,14 +108,13 @@ def incoherent_share(incoherent, material, x):
 def compton(energy, incoherent, material, s, g):
     """Energy ratio E'/E and cosine of a Compton scattering.
 
-    Klein-Nishina by composition and rejection (Butcher & Messel 1960), times S(x)/S(x_max).
+    Klein-Nishina by composition and rejection (Butcher & Messel 1960), times S(x), the share of electrons.
     """
     k = energy / ELECTRON_REST_MEV
     lowest = 1.0 / (1.0 + 2.0 * k)
     a1 = -math.log(lowest)
     a2 = 0.5 * (1.0 - lowest * lowest)
     scale = energy * INVERSE_ANGSTROM_PER_MEV
-    bound = incoherent_share(incoherent, material, scale)
     while True:
         s += g
         first = unit(s) * (a1 + a2) < a1
@@ -119,7 +128,7 @@ def compton(energy, incoherent, material, s, g):
         r = unit(s)
         if r < accept:
             share = incoherent_share(incoherent, material, scale * math.sqrt(0.5 * t))
-            if r * bound < accept * share:
+            if r < accept * share:
                 return ratio, 1.0 - t, s
 
 

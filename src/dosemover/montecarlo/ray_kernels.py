@@ -23,6 +23,7 @@ from dosemover.montecarlo.woodcock_kernels import (
     MARGIN,
     WEIGHT,
     collide,
+    drain,
     flush,
     record,
     score,
@@ -214,8 +215,8 @@ def interact(
 
 @device
 def track_ray_history(
-    sequence, history, s, g, beams, cumulative, spectra, particles, box, medium, section, log_low,
-    log_step, incoherent, form, importance, options, cutoff, stack, attenuation, transfer, tally,
+    sequence, history, s, g, beams, cumulative, spectra, particles, box, medium, section,
+    incoherent, form, importance, options, cutoff, stack, attenuation, transfer, tally,
     square, current, last, samples, filled, balance,
 ):  # fmt: skip
     """Follow one source photon and all that it splits into to their ends."""
@@ -237,7 +238,7 @@ def track_ray_history(
         u, v, w = stack[depth, 3], stack[depth, 4], stack[depth, 5]
         energy, weight = stack[depth, 6], stack[depth, 7]
         value, flights = stack[depth, 8], stack[depth, 9]
-        i, f = grid_position(energy, log_low, log_step, n_energies)
+        i, f = grid_position(energy, n_energies)
         for m in range(section.shape[0]):
             attenuation[m] = section_at(section, m, 3, i, f)
             transfer[m] = section_at(section, m, 4, i, f)
@@ -267,8 +268,8 @@ def track_ray_history(
 
 @released
 def run_ray_batch(
-    seed, batch, n_batches, first, stop, beams, cumulative, spectra, particles, box, medium, section, log_low,
-    log_step, incoherent, form, importance, options, cutoff, stack, attenuation, transfer, tally, square,
+    seed, batch, n_batches, first, stop, beams, cumulative, spectra, particles, box, medium, section,
+    incoherent, form, importance, options, cutoff, stack, attenuation, transfer, tally, square,
     current, last, samples, filled, balance,
 ):  # fmt: skip
     """Histories ``first`` to ``stop`` of a batch; see ``woodcock_kernels.run_batch``."""
@@ -279,10 +280,12 @@ def run_ray_batch(
         s, g = stream(np.uint64(seed), np.uint64(batch), np.uint64(history))
         track_ray_history(
             history * n_batches + batch, history, s, g, beams, cumulative, spectra, particles, box, medium,
-            section, log_low, log_step, incoherent, form, importance, options, cutoff, stack, attenuation,
+            section, incoherent, form, importance, options, cutoff, stack, attenuation,
             transfer, tally, square, current, last, samples, filled, balance,
         )  # fmt: skip
         history += 1
-    if last is not None:
+    if last is None:
+        drain(tally, current)
+    else:
         flush(tally, square, current, last)
     return history

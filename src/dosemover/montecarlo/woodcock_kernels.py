@@ -31,6 +31,12 @@ from dosemover.montecarlo.source_kernels import MISSED, distance_to_box, source_
 EMITTED, DEPOSITED, ESCAPED, INTERACTIONS, ENTERED, WEIGHT = 0, 1, 2, 3, 4, 5
 N_BALANCE = 6
 
+BLOCK_BITS = 3
+"""Blocks of equal voxels are 2^BLOCK_BITS voxels a side."""
+
+WAITING = 512
+"""Deposits that wait to be added to the tally together."""
+
 MARGIN = 2048
 """Free places that a sample buffer must have for one more history."""
 
@@ -39,10 +45,26 @@ STACK_SHAPE = (16, 8)
 
 
 @device
+def drain(tally, waiting):
+    """Add the deposits that wait (how many numbers, then voxel and energy of each) to the tally."""
+    for k in range(1, int(waiting[0]), 2):
+        tally[int(waiting[k])] += waiting[k + 1]
+    waiting[0] = 0.0
+
+
+@device
 def score(voxel, energy, history, tally, square, current, last):
-    """Add energy to a voxel; where ``last`` is not None, also the square of what each history gives it."""
+    """Add energy to a voxel; where ``last`` is not None, also the square of what each history gives it.
+
+    Where it is None, deposits first wait in ``current``: many voxels are then fetched from memory at a time,
+    and each still gets its deposits in their order.
+    """
     if last is None:
-        tally[voxel] += energy
+        n = int(current[0])
+        current[n + 1], current[n + 2] = voxel, energy
+        current[0] = n + 2
+        if n + 4 >= current.size:
+            drain(tally, current)
     elif last[voxel] == history:
         current[voxel] += energy
     else:
@@ -64,14 +86,23 @@ def record(x, y, z, energy, samples, filled):
 
 
 @device
-def voxel_at(x, y, z, box):
-    """Flat index of the voxel at a point, -1 outside."""
+def medium_at(x, y, z, box, medium, blocks, palette):
+    """Flat index of the voxel at a point (-1 outside), its density and material.
+
+    Blocks of 8^3 equal voxels hold a row of the palette, which is small enough for the fastest memory; the
+    rest hold -1, and the voxel itself is read.
+    """
     a = (x - box[0]) * box[9]
     b = (y - box[1]) * box[10]
     c = (z - box[2]) * box[11]
     if a < 0.0 or b < 0.0 or c < 0.0 or a >= box[6] or b >= box[7] or c >= box[8]:
-        return -1
-    return (int(c) * int(box[7]) + int(b)) * int(box[6]) + int(a)
+        return -1, 0.0, 0
+    ix, iy, iz = int(a), int(b), int(c)
+    voxel = (iz * int(box[7]) + iy) * int(box[6]) + ix
+    row = int(blocks[iz >> BLOCK_BITS, iy >> BLOCK_BITS, ix >> BLOCK_BITS])
+    if row >= 0:
+        return voxel, palette[row, 0], int(palette[row, 1])
+    return voxel, float(medium[voxel, 0]), int(medium[voxel, 1])
 
 
 @device
@@ -106,26 +137,27 @@ def collide(channel, energy, u, v, w, incoherent, form, material, s, g):
 
 
 @device
-def free_flight(x, y, z, u, v, w, majorant, i, f, medium, section, box, s, g):
-    """Fly to the next real interaction: position, voxel (-1: left), its share q of the cross section."""
+def free_flight(x, y, z, u, v, w, majorant, i, f, medium, blocks, palette, section, box, s, g):
+    """Fly to the next real interaction: position, voxel (-1: left), material, its share q of the section."""
     while True:
         s += g
         d = -math.log(unit(s)) / majorant
         x += d * u
         y += d * v
         z += d * w
-        voxel = voxel_at(x, y, z, box)
+        voxel, rho, m = medium_at(x, y, z, box, medium, blocks, palette)
         if voxel < 0:
-            return x, y, z, voxel, 0.0, s
+            return x, y, z, voxel, m, 0.0, s
         s += g
-        rho = medium[voxel, 0]
         q = unit(s) * majorant
-        if q < rho * section_at(section, int(medium[voxel, 1]), 3, i, f):
-            return x, y, z, voxel, q / rho, s
+        if q < rho * section_at(section, m, 3, i, f):
+            return x, y, z, voxel, m, q / rho, s
 
 
 @device
-def corner_flight(x, y, z, u, v, w, i, f, scale, block, group, medium, section, box, majorant, s, g):
+def corner_flight(
+    x, y, z, u, v, w, i, f, scale, block, group, medium, blocks, palette, section, box, majorant, s, g
+):
     """The same by super-voxels: each block of ``block`` voxels a side has its own majorant."""
     bx, by, bz = scale.shape[2], scale.shape[1], scale.shape[0]
     hx, hy, hz = box[3] * block, box[4] * block, box[5] * block
@@ -144,14 +176,13 @@ def corner_flight(x, y, z, u, v, w, i, f, scale, block, group, medium, section, 
             x += d * u
             y += d * v
             z += d * w
-            voxel = voxel_at(x, y, z, box)
+            voxel, rho, m = medium_at(x, y, z, box, medium, blocks, palette)
             if voxel < 0:
-                return x, y, z, voxel, 0.0, s
+                return x, y, z, voxel, m, 0.0, s
             s += g
-            rho = medium[voxel, 0]
             q = unit(s) * local
-            if q < rho * section_at(section, int(medium[voxel, 1]), 3, i, f):
-                return x, y, z, voxel, q / rho, s
+            if q < rho * section_at(section, m, 3, i, f):
+                return x, y, z, voxel, m, q / rho, s
             continue
         x += edge * u
         y += edge * v
@@ -163,13 +194,13 @@ def corner_flight(x, y, z, u, v, w, i, f, scale, block, group, medium, section, 
         else:
             iz += 1 if w > 0.0 else -1
         if ix < 0 or iy < 0 or iz < 0 or ix >= bx or iy >= by or iz >= bz:
-            return x, y, z, -1, 0.0, s
+            return x, y, z, -1, 0, 0.0, s
 
 
 @device
 def track_history(
-    sequence, history, s, g, beams, cumulative, spectra, particles, box, medium, section, maximum,
-    log_low, log_step, incoherent, form, scale, block, cutoff, stack, tally, square, current, last, samples,
+    sequence, history, s, g, beams, cumulative, spectra, particles, box, medium, blocks, palette, section,
+    maximum, incoherent, form, scale, block, cutoff, stack, tally, square, current, last, samples,
     filled, balance,
 ):  # fmt: skip
     """Follow one source photon and its annihilation photons to their ends."""
@@ -191,22 +222,22 @@ def track_history(
         u, v, w = stack[depth, 3], stack[depth, 4], stack[depth, 5]
         energy, weight = stack[depth, 6], stack[depth, 7]
         while energy > 0.0:
-            i, f = grid_position(energy, log_low, log_step, n_energies)
+            i, f = grid_position(energy, n_energies)
             majorant = maximum[i] + f * (maximum[i + 1] - maximum[i])
             if scale is not None:
                 group = i * scale.shape[3] // n_energies
-                x, y, z, voxel, q, s = corner_flight(
-                    x, y, z, u, v, w, i, f, scale, block, group, medium, section, box, majorant, s, g
-                )
+                x, y, z, voxel, m, q, s = corner_flight(
+                    x, y, z, u, v, w, i, f, scale, block, group, medium, blocks, palette, section, box,
+                    majorant, s, g,
+                )  # fmt: skip
             else:
-                x, y, z, voxel, q, s = free_flight(
-                    x, y, z, u, v, w, majorant, i, f, medium, section, box, s, g
+                x, y, z, voxel, m, q, s = free_flight(
+                    x, y, z, u, v, w, majorant, i, f, medium, blocks, palette, section, box, s, g
                 )
             if voxel < 0:
                 balance[ESCAPED] += weight * energy
                 break
             balance[INTERACTIONS] += 1.0
-            m = int(medium[voxel, 1])
             channel = pick_channel(section, m, i, f, q)
             given, energy, u, v, w, s = collide(channel, energy, u, v, w, incoherent, form, m, s, g)
             if energy < cutoff:
@@ -234,8 +265,8 @@ def flush(tally, square, current, last):
 
 @released
 def run_batch(
-    seed, batch, n_batches, first, stop, beams, cumulative, spectra, particles, box, medium, section, maximum,
-    log_low, log_step, incoherent, form, scale, block, cutoff, stack, tally, square, current, last, samples,
+    seed, batch, n_batches, first, stop, beams, cumulative, spectra, particles, box, medium, blocks, palette,
+    section, maximum, incoherent, form, scale, block, cutoff, stack, tally, square, current, last, samples,
     filled, balance,
 ):  # fmt: skip
     """Histories ``first`` to ``stop`` of a batch, in order; returns where it stopped.
@@ -249,10 +280,12 @@ def run_batch(
         s, g = stream(np.uint64(seed), np.uint64(batch), np.uint64(history))
         track_history(
             history * n_batches + batch, history, s, g, beams, cumulative, spectra, particles, box, medium,
-            section, maximum, log_low, log_step, incoherent, form, scale, block, cutoff, stack, tally,
+            blocks, palette, section, maximum, incoherent, form, scale, block, cutoff, stack, tally,
             square, current, last, samples, filled, balance,
         )  # fmt: skip
         history += 1
-    if last is not None:
+    if last is None:
+        drain(tally, current)
+    else:
         flush(tally, square, current, last)
     return history

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dosemover.study.table import MEASUREMENT_COLUMNS
@@ -69,3 +71,58 @@ def costs(metrics=METRICS) -> dict[str, list]:
     return dict(
         zip(("case", "metric", "seconds_median", "count"), map(list, zip(*rows, strict=True)), strict=True)
     )
+
+
+def small_findings() -> dict[str, Any]:
+    """Results of small studies in which every statement holds."""
+
+    def rates(outputs: tuple[float, ...]) -> list[dict[str, Any]]:
+        return [
+            {
+                "output_percent": output,
+                "noise_percent": noise,
+                "noise_in": where,
+                "mass_ratio": 1 + output / 100,
+                "dmd_mm": output,
+                "gamma_3_3_global_passing_rate_percent": 99.0,
+                "gamma_2_2_global_passing_rate_percent": 100
+                - 10 * output
+                + noise * (5 if where == "evaluated" else -5),
+            }
+            for output in outputs
+            for noise in (0.0, 2.0, 4.0)
+            for where in ("evaluated", "reference")
+        ]
+
+    smoothed = [
+        {"beam": beam, "smoother": name, "rmse_gy": rmse, "w2_mm": w2, "dmd_mm": w2}
+        | {"rmse_gy_sd": 0.01, "w2_mm_sd": 0.01, "dmd_mm_sd": 0.01}
+        for beam in "pe"
+        for name, rmse, w2 in (("none", 1.0, 0.2), ("Gaussian, 1 voxels", 0.5, 0.4), ("median", 0.7, 0.1))
+    ]
+    shifts = [
+        {"shift_mm": s, "w1_atoms": s, "w2_atoms": (5 * s) ** 0.5, "w1_density": s, "w2_density": s}
+        for s in (0.5, 2.0, 5.0)
+    ]
+    copies = [
+        {"noise_percent": n, "w1_atoms": 0.06 * n, "w2_atoms": 0.6, "w1_density": 0.04 * n}
+        | {"w2_density": 0.07 * n, "w2_lower": 0.06 * n, "w2_upper": 0.08 * n}
+        for n in (1.0, 5.0)
+    ]
+    metrics = (*METRICS, "dmd_residual_max_percent")
+    strong = {"shift 0.2 mm": 9.0, "shift 1 mm": 99.0, "output +0.2 %": 20.0, "halves 0.5 mm apart": 30.0}
+    changes = {
+        name: {m: {"clean": 1.0, "z": z if m == "dmd_mm" else 1.0} for m in metrics}
+        for name, z in strong.items()
+    }
+    for name in ("hot spot +10 %", "bath +0.2 % of the maximum"):
+        changes[name] = {m: {"clean": 1.0, "z": 8.0 if m == "rmse_gy" else 2.0} for m in metrics}
+    changes["bath +0.2 % of the maximum"]["dmd_mm"]["clean"] = 9.0
+    changes["bath +0.2 % of the maximum"]["gamma_2_2_global_passing_rate_percent"]["clean"] = 100.0
+    return {
+        "made_to_pass": {"limit_percent": 95.0, "rows": rates((2.0,))},
+        "real_made_to_pass": {"limit_percent": 95.0, "rows": rates((0.4, 2.0, 9.0))},
+        "smoothed": {"batches": 2, "noise_percent": {"p": 10.0, "e": 5.0}, "rows": smoothed},
+        "atoms": {"voxel_mm": 5.0, "shifts": shifts, "copies": copies},
+        "detection": {"noise_percent": 5.0, "nulls": 20, "repeats": 10, "changes": changes},
+    }

@@ -1,0 +1,172 @@
+"""Figures and verdicts of a study, on tables whose answers are known."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from dosemover.study import analysis_findings as findings
+from dosemover.study import analysis_findings_small as small
+from dosemover.study.analysis_labels import group_of, label, matching, shown
+from dosemover.study.analysis_response import median_seconds
+from dosemover.study.analysis_summary import StudyAnalysis
+from dosemover.study.analysis_table import StudyTable
+from dosemover.study.figures_style import style
+from dosemover.study.report import DRAWINGS
+from study_tables import METRICS, costs, made_up, small_findings
+
+
+@pytest.fixture(scope="module")
+def analysis() -> StudyAnalysis:
+    return StudyAnalysis(
+        StudyTable(made_up(replicates=12)), seconds=median_seconds(costs()), findings=small_findings()
+    )
+
+
+def with_metrics(**changed: tuple[float, float, float, float]) -> StudyAnalysis:
+    """An analysis of a table in which metrics answer as given."""
+    return StudyAnalysis(
+        StudyTable(made_up(replicates=20, metrics=METRICS | changed)), seconds=median_seconds(costs())
+    )
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_figure_is_drawn(analysis, name):
+    with style():
+        figure = DRAWINGS[name].draw(analysis)
+        figure.canvas.draw()
+    assert figure is not None
+    assert any(axes.has_data() for axes in figure.axes)
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_figures_without_data_are_left_out(name):
+    columns = made_up(replicates=1, levels=(5.0,), metrics={"dice_of_tomorrow": METRICS["dmd_mm"]})
+    with style():
+        assert DRAWINGS[name].draw(StudyAnalysis(StudyTable(columns))) is None
+
+
+def test_style_stays_within_its_block():
+    from matplotlib import rcParams
+
+    before = dict(rcParams)
+    with style():
+        assert rcParams["font.size"] == 8.0
+    assert dict(rcParams) == before
+
+
+def test_quantities_stand_on_the_axes(analysis):
+    with style():
+        figure = DRAWINGS["smallest"].draw(analysis)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["noise / %", "noise / %"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["smallest found / mm", "smallest found / %"]
+
+
+def test_labels_are_short_and_families_known():
+    assert label("gamma_2_2_global_two_sided_passing_rate_percent") == "γ 2/2 two-sided passing"
+    assert label("a_metric_to_come_mm") == "a metric to come mm"
+    assert group_of("moment_w2_mm") == "moments"
+    assert group_of("kr_moved_mm") == "transport"
+    assert group_of("gamma_1_1_global_mean") == "space"
+    assert shown(["ssim", "dmd_mm", "unknown"]) == ["ssim", "dmd_mm"]
+
+
+def test_a_change_of_that_very_name_comes_before_names_that_contain_it():
+    assert matching(["half_shift", "shift"], "shift") == ["shift"]
+    assert matching(["half_shift", "output"], "shift") == ["half_shift"]
+
+
+def test_white_noise_is_left_out_of_averages():
+    columns = made_up(replicates=4, levels=(5.0,))
+    columns["engine"] = ["builtin" if case == "water" else "analytic" for case in columns["case"]]
+    analysis = StudyAnalysis(StudyTable(columns))
+    assert analysis.cases == ["water"]
+    assert analysis.main_case == "water"
+    aucs = [by["ssim"].auc.value for (case, *_), by in analysis.by_condition.items() if case == "water"]
+    assert analysis.mean_auc("ssim", 5.0) == pytest.approx(np.mean(aucs))
+
+
+def test_reference_noise_is_five_percent_or_the_nearest():
+    assert with_metrics().reference_noise == 5.0
+    table = StudyTable(made_up(replicates=2, levels=(10.0, 3.0), metrics={"ssim": METRICS["ssim"]}))
+    assert StudyAnalysis(table).reference_noise == 3.0
+
+
+def test_gamma_that_rises_and_falls_is_shown(analysis):
+    found = findings.gamma_under_noise(analysis)
+    assert found.verdict == "shown"
+    assert found.numbers["rising"] == found.numbers["rising_of"] > 0
+    assert found.numbers["falling"] == found.numbers["falling_of"] > 0
+
+
+def test_gamma_that_falls_with_any_noise_is_partly_shown():
+    columns = made_up(replicates=6)
+    rate = "gamma_2_2_global_passing_rate_percent"
+    ideal, signal, _, floor = METRICS[rate]
+    columns["value"] = [
+        ideal + signal * size + floor * noise if metric == rate else value
+        for metric, value, size, noise in zip(
+            columns["metric"], columns["value"], columns["magnitude"], columns["noise_percent"], strict=True
+        )
+    ]
+    found = findings.gamma_under_noise(StudyAnalysis(StudyTable(columns)))
+    assert found.verdict == "partly shown"
+    assert found.numbers["rising"] == 0
+
+
+def test_a_shift_that_gamma_rejects_refutes_the_claim():
+    rate = "gamma_3_3_global_passing_rate_percent"
+    assert findings.shift_passes_gamma(with_metrics()).verdict == "shown"
+    found = findings.shift_passes_gamma(with_metrics(**{rate: (100.0, -20.0, 0.3, -0.5)}))
+    assert found.verdict == "refuted"
+    assert found.numbers["water, shift 1 mm"] == pytest.approx(79.5, abs=0.5)
+
+
+def test_changes_beyond_two_plain_numbers_are_named():
+    blind = {"center_shift_mm": (0.0, 0.0, 0.02, 0.03), "mass_ratio": (1.0, 0.0, 0.001, 0.0)}
+    found = findings.small_changes(with_metrics(**blind))
+    assert "shift 1 mm (water)" in found.numbers["beyond"]
+    assert findings.small_changes(with_metrics(**{"dmd_mm": (0.0, 0.0, 0.1, 0.0)})).numbers["beyond"] == []
+
+
+def test_balanced_distances_blind_to_output_are_shown():
+    flat = (0.0, 0.0, 0.02, 0.05)
+    seen = {"mass_ratio": (1.0, 0.05, 0.001, 0.0)}
+    blind = dict.fromkeys(("w1_mm", "w2_mm", "sliced_w2_mm"), flat)
+    assert findings.output_blindness(with_metrics(**blind, **seen)).verdict == "shown"
+    assert findings.output_blindness(with_metrics(**seen)).verdict == "partly shown"
+
+
+def test_transport_that_misses_hot_spots_is_shown():
+    lost = {"dmd_mm": (0.0, 0.0, 0.02, 0.05)}
+    assert findings.where_transport_loses(with_metrics(**lost)).verdict == "shown"
+    won = {m: (0.0, 0.0, 0.02, 0.05) for m in METRICS if m not in ("dmd_mm", "mass_ratio")}
+    assert findings.where_transport_loses(with_metrics(**won)).verdict == "refuted"
+
+
+def test_moments_are_judged_by_power_and_by_cost(analysis):
+    found = findings.moments_are_cheap(analysis)
+    assert found.numbers["moment_dmd_mm"]["ratio"] == pytest.approx(100)
+    assert found.verdict == "partly shown"
+    cheap = StudyAnalysis(analysis.table, seconds={"dmd_mm": 1.0, "moment_dmd_mm": 1e-4})
+    assert findings.moments_are_cheap(cheap).verdict == "shown"
+
+
+def test_small_studies_are_judged_by_their_numbers(analysis):
+    assert small.smoothing(analysis).verdict == "shown"
+    assert small.atoms_are_biased(analysis).verdict == "shown"
+    assert small.made_to_pass(analysis.findings, {})[0] == [True, True]
+    calm = copy.deepcopy(small_findings())
+    for row in calm["smoothed"]["rows"]:
+        row["w2_mm"] = 0.5 * row["rmse_gy"]
+    for row in calm["made_to_pass"]["rows"]:
+        row["gamma_2_2_global_passing_rate_percent"] = 80.0
+    analysis = StudyAnalysis(analysis.table, findings=calm)
+    assert small.smoothing(analysis).verdict == "refuted"
+    assert small.made_to_pass(calm, {})[0] == [False, True]
+
+
+def test_what_was_not_measured_is_said():
+    table = StudyTable(made_up(replicates=2, levels=(5.0,), metrics={"ssim": METRICS["ssim"]}))
+    verdicts = {judge(StudyAnalysis(table)).verdict for judge in findings.FINDINGS}
+    assert verdicts == {"not measured"}

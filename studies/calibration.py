@@ -1,7 +1,7 @@
 """Are the p values right? Real Monte Carlo batches, split at random, against every method.
 
     python studies/calibration.py --data DIR [--pairs 200] [--only uniformity|whole|changes|slopes]
-        [--cases e_high_5,...]
+        [--cases e_high_5,...] [--methods batches,...]
 
 DIR holds the DOSXYZnrc batches (eA.npz, eB.npz, pA.npz, pB.npz and the real changes). Results go to
 docs/calibration: one CSV for each table, and the same as Markdown, which docs/noise.md includes.
@@ -28,6 +28,7 @@ from dosemover.comparison.result import MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap
 from dosemover.grid import Grid
+from dosemover.montecarlo import Beam, SimulationConfig, Spectrum, simulate, water_tank
 from dosemover.noise import NoiseCorrelation, NoiseModel, noise_model
 from dosemover.transport import dose_mover_floor, dose_movers_distance
 
@@ -35,6 +36,7 @@ OUT = Path(__file__).resolve().parents[1] / "docs" / "calibration"
 VOXEL_MM = (4.0, 4.0, 4.0)
 DRAWS = 19
 SIGNIFICANT = 0.05
+BATCHES = 40
 REPEATS = 4
 
 METRICS = (
@@ -64,24 +66,79 @@ METHODS = ("batches", "uncertainty", "independent")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Where in which beam, and how many batches a side: the fewer, the noisier."""
+    """Which voxels of which beam, and how many batches a side: the fewer, the noisier.
+
+    Parameters
+    ----------
+    beam : str
+        "e", "p" (DOSXYZnrc), "kv" (the built-in engine) or "white" (a field with independent noise).
+    size : tuple of int
+        Voxels (z, y, x) of the region.
+    starts : tuple of (int, int)
+        First and last index, along (z, y, x), at which the region of a pair may begin: the batches of one
+        region are one sample of 40, whose variance of a sum is known to 22 % only.
+    batches : int
+    """
 
     beam: str
-    region: tuple[slice, slice, slice]
+    size: tuple[int, int, int]
+    starts: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     batches: int
 
+    def region(self, rng: np.random.Generator) -> tuple[slice, ...]:
+        """Where one pair is cut out of the batches."""
+        first = [int(rng.integers(low, high + 1)) for low, high in self.starts]
+        return (slice(None), *(slice(i, i + n) for i, n in zip(first, self.size, strict=True)))
 
-_E_FIELD = (slice(0, 14), slice(24, 40), slice(34, 44))
-_P_FIELD = (slice(2, 18), slice(24, 40), slice(34, 44))
+
+_E_FIELD: Any = {"beam": "e", "size": (14, 16, 10), "starts": ((0, 0), (21, 28), (21, 33))}
+_P_FIELD: Any = {"beam": "p", "size": (16, 16, 10), "starts": ((2, 7), (21, 28), (21, 33))}
+_SMALL_FIELD: Any = {"size": (12, 12, 12), "starts": ((4, 10), (7, 9), (7, 9))}
+_SMALL_OUTSIDE: Any = {"size": (16, 24, 6), "starts": ((2, 8), (0, 4), (0, 1))}
 CASES = {
-    "e_high_5": Case(beam="e", region=_E_FIELD, batches=5),
-    "e_high_20": Case(beam="e", region=_E_FIELD, batches=20),
-    "e_low_10": Case(beam="e", region=(slice(0, 12), slice(24, 40), slice(2, 16)), batches=10),
-    "p_high_5": Case(beam="p", region=_P_FIELD, batches=5),
-    "p_high_20": Case(beam="p", region=_P_FIELD, batches=20),
-    "p_low_10": Case(beam="p", region=(slice(10, 22), slice(24, 40), slice(2, 14)), batches=10),
-    "p_cavity_10": Case(beam="p", region=(slice(2, 11), slice(30, 42), slice(26, 38)), batches=10),
+    "e_high_5": Case(**_E_FIELD, batches=5),
+    "e_high_12": Case(**_E_FIELD, batches=12),
+    "e_low_10": Case(beam="e", size=(12, 16, 14), starts=((0, 0), (16, 32), (0, 2)), batches=10),
+    "p_high_5": Case(**_P_FIELD, batches=5),
+    "p_high_12": Case(**_P_FIELD, batches=12),
+    "p_low_10": Case(beam="p", size=(12, 16, 12), starts=((6, 13), (16, 32), (0, 2)), batches=10),
+    "p_cavity_10": Case(beam="p", size=(9, 12, 12), starts=((2, 2), (30, 30), (26, 26)), batches=10),
+    "kv_high_10": Case(beam="kv", **_SMALL_FIELD, batches=10),
+    "kv_low_10": Case(beam="kv", **_SMALL_OUTSIDE, batches=10),
+    "white_high_10": Case(beam="white", **_SMALL_FIELD, batches=10),
+    "white_low_10": Case(beam="white", **_SMALL_OUTSIDE, batches=10),
 }
+
+
+def pools(data: Path, beams: set[str]) -> dict[str, NDArray[np.float32]]:
+    """40 null batches [batch, z, y, x] of each beam."""
+    made = {"kv": engine_batches, "white": white_batches}
+    return {
+        beam: made[beam]()
+        if beam in made
+        else np.concatenate([load(data, f"{beam}A"), load(data, f"{beam}B")])
+        for beam in sorted(beams)
+    }
+
+
+def engine_batches() -> NDArray[np.float32]:
+    """Batches of the built-in engine: 100 kV-like photons on water, about 1 at the maximum."""
+    beam = Beam(spectrum=Spectrum.mono(0.1), field_mm=70.0)
+    tank = water_tank(size_mm=140.0, voxel_mm=5.0)
+    config = SimulationConfig(phantom=tank, sources=(beam,), histories=BATCHES * 40_000, batches=BATCHES)
+    batches = simulate(config, seed=20).batches_gy
+    assert batches is not None
+    along_z = np.moveaxis(batches, 2, 1)  # the beam travels along y
+    return np.asarray(along_z / along_z.mean(axis=0).max(), dtype=np.float32)
+
+
+def white_batches() -> NDArray[np.float32]:
+    """A field with penumbra and scatter; each voxel a gamma variate of its own, with 10 % noise at 1."""
+    z, y, x = np.indices((28, 28, 28)) - 13.5
+    edges = [0.02 + 0.98 / (1 + np.exp((np.abs(u) - 7) / 1.2)) for u in (x, y)]
+    dose = edges[0] * edges[1] * np.exp(-(z + 13.5) / 40)
+    hits = 100 * dose
+    return (np.random.default_rng(20).gamma(hits, size=(BATCHES, *dose.shape)) / 100).astype(np.float32)
 
 
 def load(data: Path, name: str) -> NDArray[np.float32]:
@@ -101,7 +158,7 @@ def judged(
     evaluated: DoseMap,
     metrics: Iterable[str],
     *,
-    draws: int,
+    draws: int | None,
     seed: int,
     independent: bool,
 ) -> dict[str, MetricResult]:
@@ -131,39 +188,46 @@ def closed_dmd(context: ComparisonContext) -> dict[str, MetricResult]:
     return {"dmd_mm": found}
 
 
-def uniformity(data: Path, pairs: int, chosen: Iterable[str]) -> Iterator[dict[str, Any]]:
+def uniformity(
+    data: Path, pairs: int, chosen: Iterable[str], methods: Iterable[str] = METHODS
+) -> Iterator[dict[str, Any]]:
     """p values of random halves of the pooled null batches, for every case, method and metric."""
-    pools = {beam: np.concatenate([load(data, f"{beam}A"), load(data, f"{beam}B")]) for beam in "ep"}
+    found = pools(data, {CASES[name].beam for name in chosen})
     for name in chosen:
         case = CASES[name]
-        pool = pools[case.beam][(slice(None), *case.region)]
-        per_batch = pool.std(axis=0, ddof=1, dtype=np.float64)
-        high = pool.mean(axis=0) > 0.5 * pool.mean(axis=0).max()
-        noise = float(np.median(per_batch[high] / pool.mean(axis=0)[high])) / np.sqrt(case.batches)
-        for method in METHODS:
-            count = pairs // 2 if method == "independent" else pairs  # fails clearly enough with half
-            p = list(p_values(pool, per_batch / np.sqrt(case.batches), case.batches, method, count))
+        pool = found[case.beam]
+        noise = noise_percent(pool[case.region(np.random.default_rng(0))]) / np.sqrt(case.batches)
+        for method in methods:
+            count = pairs // 4 if method == "independent" else pairs  # fails clearly enough with a quarter
+            p = list(p_values(pool, case, method, count))
             for metric in METRICS:
                 yield summary([one[metric] for one in p if one.get(metric) is not None]) | {
                     "case": name,
-                    "noise_percent": round(100 * noise, 2),
+                    "noise_percent": round(noise, 2),
                     "method": method,
                     "metric": metric,
                 }
 
 
-def p_values(
-    pool: NDArray[Any], uncertainty: NDArray[Any], n: int, method: str, pairs: int
-) -> Iterator[dict[str, float | None]]:
-    """p values of one method over random pairs of n batches each; discrete ones spread over their step."""
+def noise_percent(batches: NDArray[Any]) -> float:
+    """Median noise of one batch where the dose exceeds half the maximum [%]."""
+    mean = batches.mean(axis=0)
+    high = mean > 0.5 * mean.max()
+    return 100 * float(np.median(batches.std(axis=0, ddof=1)[high] / mean[high]))
+
+
+def p_values(pool: NDArray[Any], case: Case, method: str, pairs: int) -> Iterator[dict[str, float | None]]:
+    """p values of one method over random pairs of batches; discrete ones spread over their step."""
     rng = np.random.default_rng(20)
-    grid = Grid.regular(shape=pool.shape[1:], spacing_mm=VOXEL_MM)
+    n = case.batches
     for seed in range(pairs):
         order = rng.permutation(len(pool))
-        sides = [dose_map(pool[order[:n]]), dose_map(pool[order[n : 2 * n]])]
+        batches = pool[case.region(rng)]
+        sides = [dose_map(batches[order[:n]]), dose_map(batches[order[n : 2 * n]])]
         if method != "batches":
-            sides = [DoseMap(dose_gy=one.dose_gy, grid=grid, uncertainty_gy=uncertainty) for one in sides]
-        found = judged(*sides, METRICS, draws=DRAWS, seed=seed, independent=method == "independent")
+            uncertainty = batches.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(n)
+            sides = [DoseMap(dose_gy=one.dose_gy, grid=one.grid, uncertainty_gy=uncertainty) for one in sides]
+        found = judged(*sides, METRICS, draws=None, seed=seed, independent=method == "independent")
         yield {key: _spread(one, rng) for key, one in found.items()}
 
 
@@ -212,11 +276,14 @@ def changes(data: Path) -> Iterator[dict[str, Any]]:
                 }
 
 
+_SIDE = (slice(24, 40), slice(34, 44))
+
+
 def slopes(data: Path, pairs: int = 12) -> Iterator[dict[str, Any]]:
     """Mean of each metric between null pairs against the batches a side: the slope in log-log."""
     rng = np.random.default_rng(22)
     sizes = (2, 4, 8, 16)
-    for beam, region in (("e", _E_FIELD), ("p", _P_FIELD)):
+    for beam, region in (("e", (slice(0, 14), *_SIDE)), ("p", (slice(2, 18), *_SIDE))):
         pool = np.concatenate([load(data, f"{beam}A"), load(data, f"{beam}B")])[(slice(None), *region)]
         means: dict[str, list[float]] = {}
         for n in sizes:
@@ -284,7 +351,7 @@ def write(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
     keys = list(rows[0])
     if name == "uniformity":
         keys = ["case", "noise_percent", "method", "metric", "pairs", "fires_percent", "ks_p"]
-        rows = _kept(path, {row["case"] for row in rows}) + rows
+        rows = sorted(_kept(path, rows) + rows, key=_place)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, keys, lineterminator="\n")
         writer.writeheader()
@@ -319,12 +386,25 @@ def _pivot(
     return [*row, *columns], [[*key, *(line.get(c) for c in columns)] for key, line in lines.items()]
 
 
-def _kept(path: Path, replaced: set[str]) -> list[dict[str, Any]]:
-    """Rows of cases that are not run again."""
+def _kept(path: Path, replaced: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of cases and methods that are not run again."""
     if not path.exists():
         return []
+    again = {(row["case"], row["method"]) for row in replaced}
     with path.open() as file:
-        return [row for row in csv.DictReader(file) if row["case"] not in replaced]
+        return [
+            row
+            for row in csv.DictReader(file)
+            if row["case"] in CASES and (row["case"], row["method"]) not in again
+        ]
+
+
+def _place(row: dict[str, Any]) -> tuple[int, ...]:
+    """Where a row of the table of p values stands."""
+    lists: tuple[tuple[str, ...], ...] = (tuple(CASES), METHODS, METRICS)
+    return tuple(
+        names.index(row[key]) for names, key in zip(lists, ("case", "method", "metric"), strict=True)
+    )
 
 
 def main() -> None:
@@ -333,13 +413,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--only", choices=("uniformity", "whole", "changes", "slopes"))
     parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.only in (None, "uniformity"):
         for name in options.cases.split(","):
-            write(options.out, "uniformity", list(uniformity(options.data, options.pairs, [name])))
-            print(name, "done")
+            rows = list(uniformity(options.data, options.pairs, [name], options.methods.split(",")))
+            write(options.out, "uniformity", rows)
+            print(name, "done", flush=True)
     if options.only in (None, "whole"):
         write(options.out, "whole", list(whole_maps(options.data, options.pairs)))
     if options.only in (None, "changes"):

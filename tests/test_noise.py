@@ -1,5 +1,7 @@
 """Noise floors: correlation, draws under the null, significance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -193,6 +195,55 @@ def test_correlation_is_estimated_at_diagonal_lags_too():
     assert found.lag_1 == pytest.approx((1 / 3, 1 / 3, 0), abs=0.03)
     assert found.table[z + 1, y + 1, x] == pytest.approx(1 / 6, abs=0.03)  # mean with its mirror image
     assert found.inflation == pytest.approx(3.0, abs=0.3)
+
+
+@pytest.mark.parametrize(("shared", "inflation"), [(1, 1.0), (3, 3.0)])
+def test_correlation_of_a_small_box_is_not_lost_and_not_made_up(shared, inflation):
+    """A box of 2304 voxels: hundreds of lags, each known to 2 %, whose sum must still be right."""
+    rng = np.random.default_rng(23)
+    found = []
+    for _ in range(20):
+        white = rng.standard_normal((13, 17, 12))
+        parts = [white[1:, 1:], white[1:, :-1], white[:-1, :-1]][:shared]
+        found.append(noise_correlation(sum(parts) / np.sqrt(shared)).inflation)
+    assert np.median(found) == pytest.approx(inflation, rel=0.15)
+    assert np.mean(found) < 1.7 * inflation
+
+
+def test_variance_of_a_sum_is_that_of_drawn_fields_edges_included():
+    correlation = NoiseCorrelation.exponential((0.7, 0.5, 0.2))
+    shape = (5, 6, 7)
+    deviation = np.linspace(0.5, 2.0, 5)[:, None, None] * np.ones(shape)
+    rng = np.random.default_rng(24)
+    sums = [np.sum(deviation * correlated_normal(shape, correlation, rng)) for _ in range(4000)]
+    found = correlation.sum_variance(deviation)
+    assert np.var(sums) == pytest.approx(found, rel=0.08)
+    assert found < correlation.inflation * np.sum(deviation**2)
+
+
+def test_a_sum_of_estimated_scatter_follows_students_t():
+    found = sum_significance(2.571, center=0.0, deviation=1.0, method="", freedom=5.0)
+    assert found.p == pytest.approx(0.05, abs=1e-3)  # Student 1908: t(0.975, 5) = 2.571
+
+
+def test_uncertainties_of_rarely_hit_voxels_are_taken_from_their_neighbours():
+    """Voxels hit by one history in three runs: their own uncertainty is 0, or as large as their dose."""
+    rng = np.random.default_rng(25)
+    truth = np.full((20, 20, 20), 1.0)
+    counts = rng.poisson(0.7, truth.shape)
+    dose = DoseMap.from_array(counts / 0.7, spacing_mm=(2, 2, 2))
+    noisy = replace(dose, uncertainty_gy=np.sqrt(counts) / 0.7)
+    exact = replace(dose, dose_gy=truth)
+    pairs = parametric_pairs(
+        reference=exact,
+        evaluated=noisy,
+        model=NoiseModel(correlation=NoiseCorrelation.independent()),
+        draws=3,
+        rng=rng,
+    )
+    drawn = np.stack([b.uncertainty_gy for _, b in pairs])
+    assert drawn.std() / drawn.mean() < 0.1
+    assert drawn.mean() == pytest.approx(np.sqrt(1 / 0.7), rel=0.05)
 
 
 def test_a_real_difference_does_not_pass_for_correlation():

@@ -108,7 +108,7 @@ def _by_variance(noise: NoiseAtHand) -> Judge:
     n = variance.size
     total = float(variance.sum())
     square_variance = 2 * float(np.sum(variance**2)) * correlation.squared_inflation / n**2
-    deviation = float(np.sqrt(total * correlation.inflation)) / n
+    deviation = float(np.sqrt(correlation.sum_variance(np.sqrt(variance)))) / n
     center = float(np.mean(noise.reference.dose_gy, dtype=np.float64))
 
     def judge(key: str, value: float) -> Significance:
@@ -117,8 +117,10 @@ def _by_variance(noise: NoiseAtHand) -> Judge:
             return square_significance(
                 value, mean=total / n, variance=square_variance, root=key == "rmse_gy", method=method
             )
+        freedom = correlation.freedom
         if key == "mean_difference_gy":
-            return sum_significance(value, center=0.0, deviation=deviation, method=method)
-        return sum_significance(value, center=1.0, deviation=deviation / center, method=method)
+            return sum_significance(value, center=0.0, deviation=deviation, method=method, freedom=freedom)
+        spread = deviation / center
+        return sum_significance(value, center=1.0, deviation=spread, method=method, freedom=freedom)
 
     return judge

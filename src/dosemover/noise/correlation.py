@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 _MAX_CORRELATION = 0.95
 _RADIUS = 8
 _FEWEST_PAIRS = 200
-_STANDARD_ERRORS = 2.0
-_MIRRORS = 4
-"""Mirror images of a lag that are not its own negative."""
-_SPREAD = 1.6
-"""Standard error of a correlogram over that of independent voxels: root of the sum of rho^2."""
+_STANDARD_ERRORS = 1.0
+"""Lags that exceed so many are kept. Two would leave out the tail: small at every lag, but over hundreds."""
+_FIRST_SQUARES = 2.5
+"""Sum of rho^2 before any rho is known: sets the standard errors of the first round."""
+_ROUNDS = 3
+"""Standard errors depend on the correlation: rounds until they agree."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,9 +29,12 @@ class NoiseCorrelation:
     ----------
     table : ndarray, shape [2 rz + 1, 2 ry + 1, 2 rx + 1]
         rho at lags -r to r along (z, y, x); 1 in the middle, rho(-h) = rho(h).
+    freedom : float
+        Degrees of freedom of the variance of a sum that the estimate gives: infinite where it is known.
     """
 
     table: NDArray[Any]
+    freedom: float = np.inf
 
     @classmethod
     def independent(cls) -> NoiseCorrelation:
@@ -67,6 +71,38 @@ class NoiseCorrelation:
         """Variance of a sum of squares, over that of independent voxels: the sum of rho^2."""
         return float(np.sum(self.table**2))
 
+    def sum_variance(self, standard_deviation: NDArray[Any]) -> float:
+        """Variance of the sum over all voxels, edges of the map accounted for.
+
+        Parameters
+        ----------
+        standard_deviation : ndarray, shape [z, y, x]
+            Of each voxel.
+
+        Notes
+        -----
+        *Definition*: sum over x, h of s(x) s(x + h) rho(h), by transforms. It is less than the sum of
+        s^2 times `inflation` where the map is not much larger than the correlation reaches.
+        """
+        s = np.asarray(standard_deviation, dtype=np.float64)
+        if self.table.size == 1:
+            return float(np.sum(s**2))
+        from scipy import fft
+
+        padded, kernel = self.kernel(s.shape)
+        spread = np.asarray(fft.irfftn(fft.rfftn(s, padded) * fft.rfftn(kernel), padded))
+        total = float(np.sum(spread[tuple(slice(n) for n in s.shape)] * s))
+        return max(total, 0.1 * float(np.sum(s**2)))
+
+    def kernel(self, shape: tuple[int, ...]) -> tuple[list[int], NDArray[np.float64]]:
+        """The table around index 0 of a periodic grid that keeps opposite faces apart, and its shape."""
+        middle = [n // 2 for n in self.table.shape]
+        padded = _fast_lengths(n + 2 * m for n, m in zip(shape, middle, strict=True))
+        kernel = np.zeros(padded)
+        where = np.ix_(*[np.arange(-m, m + 1) % n for m, n in zip(middle, padded, strict=True)])
+        kernel[where] = self.table
+        return padded, kernel
+
 
 def lag_correlation(z: ArrayLike, *, mask: ArrayLike | None = None) -> tuple[float, float, float]:
     """Correlation between neighbours along each array axis (z, y, x).
@@ -92,24 +128,23 @@ def lag_correlation(z: ArrayLike, *, mask: ArrayLike | None = None) -> tuple[flo
     """
     values = np.asarray(z, dtype=np.float64)
     valid = np.isfinite(values) if mask is None else np.isfinite(values) & np.asarray(mask, dtype=bool)
-    return tuple(_axis_fit(values, valid, axis)[0] for axis in range(3))  # type: ignore[return-value]
+    return tuple(_axis_fit(values, valid, axis) for axis in range(3))  # type: ignore[return-value]
 
 
-def _axis_fit(values: NDArray[Any], valid: NDArray[Any], axis: int) -> tuple[float, float]:
-    """Lag-1 correlation and variance along one axis from mean squared differences at lags 1 and 2."""
+def _axis_fit(values: NDArray[Any], valid: NDArray[Any], axis: int) -> float:
+    """Lag-1 correlation along one axis from mean squared differences at lags 1 and 2."""
     moved, usable = np.moveaxis(values, axis, 0), np.moveaxis(valid, axis, 0)
     if moved.shape[0] < 3:
-        return 0.0, np.inf
+        return 0.0
     triple = usable[:-2] & usable[1:-1] & usable[2:]
     if np.count_nonzero(triple) < 30:
-        return 0.0, np.inf
+        return 0.0
     near = (moved[1:-1] - moved[:-2])[triple]
     far = (moved[2:] - moved[:-2])[triple]
     denominator = float(np.mean(near**2))
     if denominator == 0:
-        return 0.0, np.inf
-    rho = float(np.clip(np.mean(far**2) / denominator - 1, 0.0, _MAX_CORRELATION))
-    return rho, denominator / 2 / (1 - rho)
+        return 0.0
+    return float(np.clip(np.mean(far**2) / denominator - 1, 0.0, _MAX_CORRELATION))
 
 
 def noise_correlation(
@@ -135,16 +170,23 @@ def noise_correlation(
     Notes
     -----
     *Definition*: with g(h) half the mean squared difference at lag h and v the variance,
-    rho(h) = 1 - g(h) / v; v is the least of g at long lags, what an exponential through lags 1 and 2 of
-    an axis says, and the variance that the uncertainties state: a real difference between the maps
-    raises g, so that it can hide correlation but not pass for it. Kept are the lags that exceed 2
-    standard errors and hang together with lag 0. Lags are averaged over their mirror images, which
-    keeps the sum over all lags and so the scatter of large regions. Particle tracks spread as they go:
-    the correlation is no product of one function an axis, so every lag is estimated for itself.
+    rho(h) = 1 - g(h) / v. g(h) is taken over the mean square of the very voxels that enter it, times that
+    of all: a sum over hundreds of lags does not forgive what chance makes of a face of a small map. v is g
+    at the longest lags, or the variance that the uncertainties state where that exceeds it by more than 2
+    standard errors: a real difference between the maps raises g, so that it can hide correlation but not
+    pass for it. Kept are the lags that exceed 1 standard error, sqrt(sum rho^2 / pairs), and hang together
+    with lag 0. Lags are averaged over their mirror images, which keeps the sum over all lags and so the
+    scatter of large regions. Particle tracks spread as they go: the correlation is no product of one
+    function an axis, so every lag is estimated for itself. A sum's variance from K kept lags of n voxels has
+    about n / K degrees of freedom (that of a truncated window).
     *Limits*: one function for all voxels given, that of an oblique beam spread to both sides; negative
     correlations (a beam's energy is shared out, so that its parts compensate each other at long
     distances) read 0; what remains of a real difference shortens the correlation found, and so do
     uncertainties that are too small. *Cost*: five transforms a field.
+
+    References
+    ----------
+    Priestley 1981, "Spectral analysis and time series".
     """
     values = np.asarray(fields, dtype=np.float64)
     stack = values[None] if values.ndim == 3 else values
@@ -152,26 +194,47 @@ def noise_correlation(
     if mask is not None:
         inside &= np.asarray(mask, dtype=bool)
     reach = [min(radius, n - 1) for n in stack.shape[1:]]
-    total, pairs = np.zeros([2 * r + 1 for r in reach]), np.zeros([2 * r + 1 for r in reach])
-    variances = []
+    total, own, pairs = (np.zeros([2 * r + 1 for r in reach]) for _ in range(3))
     for one, valid in zip(stack, inside, strict=True):
-        squares, count = _squared_differences(np.where(valid, one, 0.0), valid, reach)
-        total, pairs = total + squares, pairs + count
-        variances.append(min(_axis_fit(one, valid, axis)[1] for axis in range(3)))
-    enough = pairs >= _FEWEST_PAIRS
-    if not np.any(enough & (total > 0)):
+        found = _squared_differences(np.where(valid, one, 0.0), valid, reach)
+        total, own, pairs = total + found[0], own + found[1], pairs + found[2]
+    usable = (pairs >= _FEWEST_PAIRS) & (own > 0)
+    middle = tuple(reach)
+    if not (usable[middle] and np.any(usable & (total > 0))):
         return NoiseCorrelation.independent()
-    half = np.divide(total, 2 * pairs, out=np.full(total.shape, np.nan), where=enough)
-    distance = np.max(np.abs(np.indices(half.shape) - np.reshape(reach, (3, 1, 1, 1))), axis=0)
-    longest = half[enough & (distance >= max(radius - 1, 2))]
-    far = float(np.mean(longest)) if longest.size else np.inf
-    sill = min(far, float(np.mean(variances)), variance)
-    if not (np.isfinite(sill) and sill > 0):
-        return NoiseCorrelation.independent()
-    rho = _mirrored(np.where(enough, 1 - half / sill, 0.0))
-    rho[tuple(reach)] = 1.0
-    error = _SPREAD / np.sqrt(np.maximum(_MIRRORS * pairs, 1.0))
-    return NoiseCorrelation(table=_hanging_together(np.minimum(rho, 1.0), rho > _STANDARD_ERRORS * error))
+    mean_square = own[middle] / pairs[middle]
+    half = mean_square * np.divide(total, 2 * own, out=np.zeros(total.shape), where=usable)
+    offsets = np.abs(np.indices(half.shape) - np.reshape(reach, (3, 1, 1, 1)))
+    return _correlogram(half, np.where(usable, pairs, 0.0), offsets, variance, radius)
+
+
+def _correlogram(
+    half: NDArray[Any], pairs: NDArray[Any], offsets: NDArray[Any], variance: float, radius: int
+) -> NoiseCorrelation:
+    """Correlation from half the mean squared differences; lags without pairs read 0."""
+    middle = tuple(n // 2 for n in half.shape)
+    voxels = float(pairs[middle])
+    distance = offsets.max(axis=0)
+    longest = (pairs > 0) & (distance >= max(radius - 1, 2))
+    if not longest.any():
+        longest = (pairs > 0) & (distance >= 2)
+    far = float(np.average(half[longest], weights=pairs[longest])) if longest.any() else np.inf
+    mirrors = 2.0 ** (np.count_nonzero(offsets, axis=0) - 1)
+    squares = _FIRST_SQUARES
+    table, kept = np.ones((1, 1, 1)), np.ones((1, 1, 1), dtype=bool)
+    for _ in range(_ROUNDS):
+        most = variance * (1 + 2 * float(np.sqrt(2 * squares / voxels)))
+        sill = far if far <= most else variance
+        if not (np.isfinite(sill) and sill > 0):
+            return NoiseCorrelation.independent()
+        rho = _mirrored(np.where(pairs > 0, 1 - half / sill, 0.0))
+        rho[middle] = 1.0
+        error = np.sqrt(squares / np.maximum(mirrors * pairs, 1.0))
+        kept = _hanging_together(rho > _STANDARD_ERRORS * error)
+        table = np.where(kept, np.minimum(rho, 1.0), 0.0)
+        squares = float(np.sum(table**2))
+    lags = float(np.sum(pairs[kept])) / voxels
+    return NoiseCorrelation(table=table, freedom=voxels / max(lags, 1.0))
 
 
 def _fast_lengths(lengths: Iterable[int]) -> list[int]:
@@ -183,17 +246,21 @@ def _fast_lengths(lengths: Iterable[int]) -> list[int]:
 
 def _squared_differences(
     z: NDArray[Any], valid: NDArray[Any], reach: list[int]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sum of (z(x) - z(x + h))^2 and number of pairs, at every lag within reach."""
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Sums of (z(x) - z(x + h))^2 and of z(x)^2 + z(x + h)^2, and pairs, at every lag within reach.
+
+    The second is halved, so that it is the sum of z^2 at lag 0.
+    """
     from scipy import fft
 
     shape = _fast_lengths(n + r for n, r in zip(z.shape, reach, strict=True))
     weight, first, second = (np.asarray(fft.rfftn(f, shape)) for f in (valid.astype(np.float64), z, z * z))
     lags = np.ix_(*[np.arange(-r, r + 1) % n for r, n in zip(reach, shape, strict=True)])
-    cross = 2 * np.real(np.conj(second) * weight) - 2 * np.abs(first) ** 2
-    squares = np.asarray(fft.irfftn(cross, shape))[lags]
+    both = np.real(np.conj(second) * weight)
+    own = np.asarray(fft.irfftn(both, shape))[lags]
+    squares = np.asarray(fft.irfftn(2 * (both - np.abs(first) ** 2), shape))[lags]
     pairs = np.asarray(fft.irfftn(np.abs(weight) ** 2, shape))[lags]
-    return np.maximum(squares, 0.0), np.round(pairs)
+    return np.maximum(squares, 0.0), np.maximum(own, 0.0), np.round(pairs)
 
 
 def _mirrored(rho: NDArray[Any]) -> NDArray[np.float64]:
@@ -203,14 +270,14 @@ def _mirrored(rho: NDArray[Any]) -> NDArray[np.float64]:
     return rho
 
 
-def _hanging_together(rho: NDArray[Any], significant: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The lags that are joined to lag 0 through significant ones; the others read 0."""
+def _hanging_together(significant: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The lags that are joined to lag 0 through significant ones."""
     from scipy import ndimage
 
-    middle = tuple(n // 2 for n in rho.shape)
+    middle = tuple(n // 2 for n in significant.shape)
     significant[middle] = True
     labels, _ = ndimage.label(significant)  # type: ignore[misc]
-    return np.where(labels == labels[middle], rho, 0.0)
+    return np.asarray(labels == labels[middle])
 
 
 def correlated_normal(
@@ -241,11 +308,7 @@ def correlated_normal(
 
     if correlation.table.size == 1:
         return rng.standard_normal(shape)
-    middle = [n // 2 for n in correlation.table.shape]
-    padded = _fast_lengths(n + 2 * m for n, m in zip(shape, middle, strict=True))
-    kernel = np.zeros(padded)
-    where = np.ix_(*[np.arange(-m, m + 1) % n for m, n in zip(middle, padded, strict=True)])
-    kernel[where] = correlation.table
+    padded, kernel = correlation.kernel(shape)
     spectrum: NDArray[Any] = np.asarray(fft.rfftn(kernel))
     power = np.maximum(np.real(spectrum), 0.0)
     variance = float(np.asarray(fft.irfftn(power, padded))[0, 0, 0])

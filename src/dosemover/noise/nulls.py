@@ -19,6 +19,8 @@ Pair = tuple[DoseMap, DoseMap]
 _STRONG_SHARE = 0.9
 _FEWEST_WEAK = 2000
 _BATCH_PAIRS = 4
+_DOUBTFUL = 0.3
+"""Relative uncertainty from which on a voxel's own uncertainty is too random to be taken at its word."""
 
 
 def _require_batches(reference: DoseMap, evaluated: DoseMap) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -329,22 +331,29 @@ def _noisy(like: DoseMap, truth: DoseMap, model: NoiseModel, rng: np.random.Gene
     mean = np.asarray(truth.interpolated_to(like.grid).dose_gy, dtype=np.float64)
     if like.uncertainty_gy is None:
         return replace(like, dose_gy=mean, batches_gy=None)
-    deviation = _filled_uncertainty(like, mean)
-    normal = model.draw(deviation, rng)
-    return replace(like, dose_gy=gamma_variate(mean, deviation, normal), batches_gy=None)
+    deviation = _expected_uncertainty(like, mean)
+    drawn = gamma_variate(mean, deviation, model.draw(deviation, rng))
+    return replace(like, dose_gy=drawn, uncertainty_gy=deviation, batches_gy=None)
 
 
-def _filled_uncertainty(like: DoseMap, mean: NDArray[Any]) -> NDArray[np.float64]:
-    """Uncertainty [Gy], with that of the map's mean deposit where no history ever hit a voxel.
+def _expected_uncertainty(like: DoseMap, mean: NDArray[Any]) -> NDArray[np.float64]:
+    """Uncertainty [Gy] as it is on average, where a voxel's own is a matter of chance.
 
-    A voxel without a hit reports 0, but its dose is no better known than its neighbours': there the
-    variance is taken as the mean times the map's own ratio of variance to dose.
+    Where few histories hit a voxel its uncertainty is as random as its dose, and large exactly when one
+    large deposit came: of such voxels the variance is the mean dose times the ratio of variance to dose
+    over 5 voxels along each axis. That also fills voxels that no history hit, which report 0 although
+    their dose is no better known than their neighbours'.
     """
-    deviation = np.asarray(like.uncertainty_gy, dtype=np.float64)
-    total = float(np.sum(like.dose_gy, dtype=np.float64))
-    per_dose = float(np.sum(deviation**2)) / total if total > 0 else 0.0
-    never_hit = (deviation == 0) & (like.dose_gy == 0)
-    return np.where(never_hit, np.sqrt(per_dose * mean), deviation)
+    from scipy.ndimage import uniform_filter
+
+    variance = np.square(like.uncertainty_gy, dtype=np.float64)
+    dose = np.asarray(like.dose_gy, dtype=np.float64)
+    total = float(np.sum(dose))
+    overall = float(np.sum(variance)) / total if total > 0 else 0.0
+    around, spread = (uniform_filter(field, size=5, mode="nearest") for field in (dose, variance))
+    expected = mean * np.where(spread > 0, spread / np.where(around > 0, around, 1.0), overall)
+    doubtful = (expected > np.square(_DOUBTFUL * mean)) | ((variance == 0) & (dose == 0))
+    return np.sqrt(np.where(doubtful, expected, variance))
 
 
 def gamma_variate(

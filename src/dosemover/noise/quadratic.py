@@ -44,7 +44,9 @@ def square_significance(
     return Significance(floor=floor, floor_sd=deviation, z=z, p=p, n_draws=0, method=method)
 
 
-def sum_significance(value: float, *, center: float, deviation: float, method: str) -> Significance:
+def sum_significance(
+    value: float, *, center: float, deviation: float, method: str, freedom: float = np.inf
+) -> Significance:
     """Floor and two-sided significance of a sum of noise, which is normal.
 
     Parameters
@@ -53,11 +55,16 @@ def sum_significance(value: float, *, center: float, deviation: float, method: s
     center, deviation : float
         Mean and standard deviation under noise alone.
     method : str
+    freedom : float
+        Degrees of freedom of the deviation where it is an estimate: p is then that of Student's t.
     """
-    from scipy.special import erfc
+    from scipy.special import erfc, stdtr
 
     z = (value - center) / deviation if deviation > 0 else None
-    p = 1.0 if z is None else float(erfc(abs(z) / np.sqrt(2)))
+    p = 1.0
+    if z is not None:
+        known = not np.isfinite(freedom)
+        p = float(erfc(abs(z) / np.sqrt(2)) if known else 2 * stdtr(freedom, -abs(z)))
     return Significance(floor=center, floor_sd=deviation, z=z, p=p, n_draws=0, method=method)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "_extensions"), str(HERE.parent / "src")]
 
-from dosemover import __version__  # noqa: E402 - the source tree is put on the path first
-from public_names import home_of_public_names  # noqa: E402
+from public_names import home_of_public_names  # noqa: E402 - found on the path set above
+
+from dosemover import __version__  # noqa: E402
 
 project = "dosemover"
 author = "The dosemover developers"
@@ -35,6 +36,7 @@ exclude_patterns = [
     "_templates",
     "calibration/*.md",  # tables that pages include
     "readings.md",
+    "tables/*.md",
     "tutorials/*",  # scripts: the gallery writes their pages
     "auto_tutorials/**/*.ipynb",
     "paper/*",

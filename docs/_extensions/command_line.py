@@ -50,7 +50,9 @@ def markdown(name: str, parser: argparse.ArgumentParser) -> list[str]:
         actions = [action for action in group._group_actions if action.dest != "help"]
         if not actions:
             continue
-        title = {"positional arguments": "Arguments", "options": "Options"}.get(group.title or "", group.title)
+        title = {"positional arguments": "Arguments", "options": "Options"}.get(
+            group.title or "", group.title
+        )
         lines += [f"**{(title or '').capitalize()}**", ""]
         for action in actions:
             text = _escape((action.help or "") % (vars(action) | {"prog": parser.prog}))

@@ -54,7 +54,9 @@ def link_references(lines: list[str], keys: frozenset[str]) -> list[str]:
     start = next((i for i, line in enumerate(lines) if line.strip() == ".. rubric:: References"), None)
     if start is None:
         return lines
-    linked = [_KEY.sub(lambda m: f":cite:t:`{m[0]}`" if m[0] in keys else m[0], x) for x in lines[start + 1 :]]
+    linked = [
+        _KEY.sub(lambda m: f":cite:t:`{m[0]}`" if m[0] in keys else m[0], x) for x in lines[start + 1 :]
+    ]
     return [*lines[: start + 1], *linked]
 
 

@@ -43,10 +43,11 @@ AREAS = {
 
 HEAD = """# Validation
 
-Every row is a number that a test compares with something outside this project: a closed form, a published table,
-another program. *Reached* is the largest deviation over all cases of that test in the recorded run, *tolerance* what the
-test allows; a larger deviation fails the test, so it cannot stand here. The page is written by `make validation`, which runs
-these tests and nothing else; the records lie in `docs/validation/`. {n} rows, {cases} cases.
+Every row is a number that a test compares with something outside this project: a closed form, a published
+table, another program. *Reached* is the largest deviation over all cases of that test in the recorded run,
+*tolerance* what the test allows; a larger deviation fails the test, so it cannot stand here. The page is
+written by `make validation`, which runs these tests and nothing else; the records lie in `docs/validation/`.
+{n} rows, {cases} cases.
 """
 
 
@@ -74,7 +75,10 @@ def amount(value: float, unit: str) -> str:
 
 def table(rows: list[dict]) -> list[str]:
     """Rows of one section."""
-    lines = ["| quantity | outside witness | tolerance | reached | cases | version |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| quantity | outside witness | tolerance | reached | cases | version |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         tolerance, reached = (amount(row[key], row["unit"]) for key in ("tolerance", "reached"))
         cells = (row["quantity"], row["witness"], tolerance, reached, str(row["cases"]), row["version"])

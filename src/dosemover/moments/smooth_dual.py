@@ -1,4 +1,4 @@
-"""Lower bound on W_2 from a polynomial potential: moments choose it, one pass over the maps certifies it."""
+"""Lower bound on W_2 from a smooth potential: chosen on moments and cells, certified on the voxels."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.grid import Grid
+from dosemover.moments.coarse_pair import CoarsePair
 from dosemover.moments.legendre import legendre, legendre_derivatives, stiffness_matrix, total_degree_indices
-from dosemover.moments.tally import MomentTally
-from dosemover.transport.measure import MeasurePair
+from dosemover.moments.tally import Box, MomentTally
+from dosemover.transport.spline import SplineSpace
 
 _DEGREES = (4, 8)
 _DAMPINGS = (3e-4, 3e-3, 1e-2, 2e-2, 4e-2)
 """Weights of the curvature of the potential that are tried: rough changes need more."""
 
 _SCALES = (1.05, 1.0, 0.9)
-_COARSE = 32
-"""Cells along an axis of the grid on which potentials are compared."""
+
+_MOST_CELLS = 40_000
+"""Cells on which polynomials are compared."""
 
 _FINALISTS = 3
 """Potentials that are certified on the voxels until one keeps its promise."""
@@ -27,42 +29,61 @@ _FINALISTS = 3
 _KEPT = 0.8
 """Share of the bound on cells that the bound on voxels must keep."""
 
-_MARGIN = 3
-"""Voxels without dose around the box: the spline is flat at its border, and may not be so inside."""
+_ROUNDS = 3
+"""Rounds that improve a spline where the certificate costs most."""
+
+_FEWEST_VOXELS = 6
+"""Voxels along the longest axis below which there is nothing smooth to certify."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SmoothDual:
-    """Certified lower bound from one polynomial potential.
+    """Certified lower bound from one smooth potential.
 
     Parameters
     ----------
-    lower_mm : float
-    degree : int
-        Degree of the polynomial.
-    damping : float
-        Weight of its curvature.
-    scale : float
-        Multiple of the potential that was best.
+    squared_mm2 : float
+        Lower bound on W_2^2.
+    potential : str
+        "polynomial of degree 8, damped 0.01", or "spline".
     """
 
-    lower_mm: float
-    degree: int
-    damping: float
-    scale: float
+    squared_mm2: float
+    potential: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidate:
+    """A potential w on the cells and the bound that it certifies there."""
+
+    squared: float
+    w: NDArray[np.float64]
+    name: str
+    polynomial: NDArray[np.float64] | None = None
+
+    def on_voxels(self, pair: CoarsePair, box: Box) -> tuple[SplineSpace, NDArray[np.float64]]:
+        """The potential on the voxels: a polynomial anew, a spline as it is."""
+        if self.polynomial is None:
+            return pair.on_voxels(self.w)
+        return SplineSpace(pair.fine.grid), _spline_through(self.polynomial, pair.fine.grid, box)
 
 
 def smooth_dual_bound(
-    pair: MeasurePair, *, reference: MomentTally, evaluated: MomentTally
+    pair: CoarsePair,
+    *,
+    reference: MomentTally,
+    evaluated: MomentTally,
+    target_mm2: float = np.inf,
 ) -> SmoothDual | None:
-    """Largest lower bound on W_2 among a few polynomial potentials.
+    """Largest lower bound on W_2^2 among a few smooth potentials.
 
     Parameters
     ----------
-    pair : MeasurePair
-        Both measures with mass 1, on the box of the tallies.
+    pair : CoarsePair
     reference, evaluated : MomentTally
         Of the same measures, on one box.
+    target_mm2 : float
+        A bound that is good enough [mm2].
 
     Returns
     -------
@@ -71,35 +92,58 @@ def smooth_dual_bound(
 
     Notes
     -----
-    *Definition*: the potential u minimises the midpoint Galerkin energy plus ``damping`` times the
-    integral of its squared second derivatives; half-steps of the quadratic spline w that
-    interpolates -u make a feasible dual pair (`transport.bounds`). Potentials are compared on cells
-    that merge voxels; the best is certified on the voxels, the next where it fails there.
+    *Definition*: polynomials u minimise the midpoint Galerkin energy plus a weight times the
+    integral of their squared second derivatives; a spline on cells is improved where the certificate
+    costs most (`transport.lower`). Half-steps of the quadratic spline w through -u make a feasible dual
+    pair (`transport.bounds`). Potentials are compared on cells that merge voxels; the best is certified on
+    the voxels, on which it is the same spline; the next where it fails there.
     *Limits*: needs curvatures of w below 2, so displacements that vary by less than their distance.
-    *Cost*: one pass over the maps.
+    *Cost*: about 1 CPU-s for the choice, 0.5 CPU-s a million voxels for the certificate.
     """
-    if max(pair.grid.shape) < 2 * _MARGIN:
+    if max(pair.fine.grid.shape) < _FEWEST_VOXELS:
         return None
-    limit = reference.degree // 2
-    degrees = sorted({min(degree, limit) for degree in _DEGREES})
-    coarse = _padded(_merged(pair, _COARSE))
-    tried: list[tuple[float, int, float, float, NDArray[np.float64]]] = []
-    for degree in degrees:
+    tried = _polynomials(CoarsePair(pair.pair, most=_MOST_CELLS), reference, evaluated)
+    if max(one.squared for one in tried) < target_mm2:
+        tried.append(_searched(pair, target_mm2))
+    tried.sort(key=lambda one: -one.squared)
+    for candidate in tried[:_FINALISTS]:
+        if candidate.squared <= 0:
+            break
+        squared = candidate.squared
+        if pair.merged or candidate.polynomial is not None:
+            space, w = candidate.on_voxels(pair, reference.box_mm)
+            squared = float(_certify(space, w, pair.fine.a, pair.fine.b, (1.0,))[0])
+        if squared > _KEPT * candidate.squared:
+            return SmoothDual(squared_mm2=squared, potential=candidate.name)
+    return None
+
+
+def _polynomials(pair: CoarsePair, reference: MomentTally, evaluated: MomentTally) -> list[_Candidate]:
+    """Damped Galerkin potentials, each at its best multiple."""
+    found = []
+    for degree in sorted({min(degree, reference.degree // 2) for degree in _DEGREES}):
         potentials = DampedPotentials(reference, evaluated, degree)
         for damping in _DAMPINGS:
-            u = potentials(damping)
-            bounds = _certify(coarse, u, reference, _SCALES)
+            polynomial = -potentials(damping)
+            w = _spline_through(polynomial, pair.cells.grid, reference.box_mm)
+            bounds = _certify(pair.space, w, pair.cells.a, pair.cells.b, _SCALES)
             top = int(np.argmax(bounds))
-            tried.append((float(bounds[top]), degree, damping, _SCALES[top], u))
-    tried.sort(key=lambda one: -one[0])
-    whole = _padded(pair)
-    for promise, degree, damping, scale, u in tried[:_FINALISTS]:
-        if promise <= 0:
-            break
-        squared = float(_certify(whole, u, reference, (scale,))[0])
-        if squared > _KEPT * promise:
-            return SmoothDual(lower_mm=float(np.sqrt(squared)), degree=degree, damping=damping, scale=scale)
-    return None
+            name = f"polynomial of degree {degree}, damped {damping:g}"
+            scale = _SCALES[top]
+            found.append(
+                _Candidate(squared=float(bounds[top]), w=scale * w, name=name, polynomial=scale * polynomial)
+            )
+    return found
+
+
+def _searched(pair: CoarsePair, target: float) -> _Candidate:
+    """The best spline that a search from the linear estimate finds."""
+    from dosemover.transport.lower import LowerBoundSearch
+
+    search = LowerBoundSearch(pair.space, pair.cells.a, pair.cells.b, length_mm=np.inf, target=target)
+    search.run(-pair.estimate, rounds=_ROUNDS, halve=False)
+    best = pair.estimate if search.potential is None else search.potential[1]
+    return _Candidate(squared=search.best, w=best, name="spline")
 
 
 class DampedPotentials:
@@ -150,51 +194,22 @@ def _curvature_matrix(indices: NDArray[Any], half: NDArray[Any]) -> NDArray[np.f
     return total
 
 
-def _merged(pair: MeasurePair, most: int) -> MeasurePair:
-    """Densities on cells that merge neighbouring voxels, at most ``most`` along each axis."""
-    a, b = pair.a * pair.grid.voxel_volume_mm3, pair.b * pair.grid.voxel_volume_mm3
-    edges = []
-    for axis, e in enumerate(pair.grid.edges_mm):
-        n = e.size - 1
-        starts = np.unique(np.arange(min(n, most)) * n // min(n, most))
-        a, b = np.add.reduceat(a, starts, axis=axis), np.add.reduceat(b, starts, axis=axis)
-        edges.append(np.append(e[starts], e[-1]))
-    grid = Grid(z_edges_mm=edges[0], y_edges_mm=edges[1], x_edges_mm=edges[2])
-    return MeasurePair(a=a / grid.voxel_volume_mm3, b=b / grid.voxel_volume_mm3, grid=grid)
-
-
-def _padded(pair: MeasurePair) -> MeasurePair:
-    """The same measures with a margin of empty voxels along every axis that has more than one."""
-    edges, pads = [], []
-    for e in pair.grid.edges_mm:
-        n = _MARGIN if e.size > 2 else 0
-        steps = np.arange(1, n + 1)
-        before, after = e[0] - steps[::-1] * (e[1] - e[0]), e[-1] + steps * (e[-1] - e[-2])
-        edges.append(np.concatenate([before, e, after]))
-        pads.append((n, n))
-    grid = Grid(z_edges_mm=edges[0], y_edges_mm=edges[1], x_edges_mm=edges[2])
-    return MeasurePair(a=np.pad(pair.a, pads), b=np.pad(pair.b, pads), grid=grid)
-
-
 def _certify(
-    pair: MeasurePair,
-    u: NDArray[Any],
-    tally: MomentTally,
-    scales: tuple[float, ...],
+    space: SplineSpace, w: NDArray[Any], a: NDArray[Any], b: NDArray[Any], scales: tuple[float, ...]
 ) -> NDArray[np.float64]:
-    """Certified lower bounds of W_2^2 from multiples of the spline through -u [mm2]."""
+    """Certified lower bounds of W_2^2 from multiples of a spline [mm2]."""
     from dosemover.transport.bounds import half_step_lower_bounds
-    from dosemover.transport.spline import SplineSpace
 
+    return np.asarray(half_step_lower_bounds(space, w, a, b, penalty=np.inf, scales=scales)[0])
+
+
+def _spline_through(coefficients: NDArray[Any], grid: Grid, box: Box) -> NDArray[np.float64]:
+    """Coefficients of the quadratic spline through a polynomial given on a box."""
     tables = [
-        _spline_table(edges, box, len(u) - 1)
-        for edges, box in zip(pair.grid.edges_mm, tally.box_mm, strict=True)
+        _spline_table(edges, side, len(coefficients) - 1)
+        for edges, side in zip(grid.edges_mm, box, strict=True)
     ]
-    w = np.ascontiguousarray(np.einsum("abc,za,yb,xc->zyx", -u, *tables, optimize=True))
-    values, _ = half_step_lower_bounds(
-        SplineSpace(pair.grid), w, pair.a, pair.b, penalty=np.inf, scales=scales
-    )
-    return np.asarray(values)
+    return np.ascontiguousarray(np.einsum("abc,za,yb,xc->zyx", coefficients, *tables, optimize=True))
 
 
 def _spline_table(edges: NDArray[Any], box: tuple[float, float], degree: int) -> NDArray[np.float64]:

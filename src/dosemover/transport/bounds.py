@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from dosemover.grid import Grid
 from dosemover.transport import lower_kernels, upper_kernels
 from dosemover.transport.multigrid import Multigrid, conjugate_gradients
+from dosemover.transport.settlement import settle_by_cells
 from dosemover.transport.slabs import dot, each_slab
 from dosemover.transport.spline import SplineSpace, _by_rows
 
-_LARGEST_WINDOW = 8
+_LARGEST_WINDOW = 16
 """Voxels around a point beyond which the minimiser of a half-step is not searched."""
 
 _MIXING = 1e-7
@@ -42,6 +43,9 @@ _UNMATCHED = 1e-3
 
 _DUST_LEVEL = 23
 """Halvings of the largest mobility from which on a balanced flux follows the spanning tree alone."""
+
+_ROUNDING = 1e-11
+"""Unmatched share of the mass that counts as rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -133,9 +137,9 @@ def balanced_upper_bound(
 ) -> FluxBound:
     r"""Certified upper bound of W_2(a, b)^2 for densities of equal mass 1; infinite where it has none.
 
-    As `flux_upper_bound` without a source: what conjugate gradients leave unmatched is carried away along a
-    spanning tree of the voxels, whose cost is added. Voxels
-    with next to no dose are served by the tree alone.
+    As `flux_upper_bound` without a source: what conjugate gradients leave unmatched is carried away cell by
+    cell, and where there are gaps along a spanning tree of the voxels; the cost is added. Voxels with next to
+    no dose are served by the tree alone.
 
     Parameters
     ----------
@@ -159,10 +163,9 @@ def balanced_upper_bound(
     each_slab(upper_kernels.inverse_log_mean, a.shape[0], a.size, a, b, inverse)
     source = (b - a) * grid.voxel_volume_mm3
     widths = [np.asarray(v) for v in grid.widths_mm]
-    order, parent, main = _spanning_tree(inverse)
-    open_to_flux = np.where(main.reshape(a.shape) > 0, inverse, -1.0)
-    gathered = source.copy()
-    upper_kernels.gather_on_main(order, parent, main, gathered.ravel())
+    tree = _Tree(inverse, widths) if _has_gaps(inverse) else None
+    open_to_flux = inverse if tree is None else np.where(tree.main.reshape(a.shape) > 0, inverse, -1.0)
+    gathered = source if tree is None else tree.gathered(source)
 
     def apply(u: NDArray[np.float64], out: NDArray[np.float64]) -> None:
         each_slab(upper_kernels.flux_planes, u.shape[0], u.size, u, open_to_flux, *widths, 0.0, out)
@@ -170,25 +173,70 @@ def balanced_upper_bound(
             each_slab(upper_kernels.flux_columns, u.shape[1], u.size, u, open_to_flux, *widths, out)
 
     theta = np.where(open_to_flux > 0, 1 / np.where(open_to_flux > 0, inverse, 1.0), 0.0)
-    found = conjugate_gradients(
-        apply,
-        Multigrid(theta, grid, screening=0.0),
-        gathered,
-        start=None if start is None else np.where(open_to_flux > 0, start, 0.0),
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-    )
-    u = found.x
-    residual = np.empty_like(u)
-    apply(u, residual)
-    np.subtract(source, residual, out=residual)
-    carried = dot(u, source) + dot(u, residual)
-    rest, left = upper_kernels.settle_residual(
-        residual.ravel(), inverse, widths[0], widths[1], widths[2], order, parent
-    )
-    squared = carried + rest if left < 1e-11 and np.isfinite(rest) else np.inf
-    squared = max(squared, 0.0) / (1 - (2 * e) ** 0.5) ** 2
-    return FluxBound(squared=squared, potential=u, n_iterations=found.n_iterations, converged=found.converged)
+    pre = Multigrid(theta, grid, screening=0.0)
+    del theta
+    u = None if start is None else np.where(open_to_flux > 0, start, 0.0)
+    count = 0
+    while True:
+        found = conjugate_gradients(
+            apply, pre, gathered, start=u, tolerance=tolerance, max_iterations=max_iterations - count
+        )
+        count += found.n_iterations
+        u = found.x
+        residual = found.residual
+        apply(u, residual)
+        np.subtract(source, residual, out=residual)
+        carried = dot(u, source) + dot(u, residual)
+        rest = _settled(residual, open_to_flux, grid, tree)
+        if rest < _UNMATCHED * carried or not found.converged or count >= max_iterations:
+            break
+        tolerance /= 5
+    squared = max(carried + rest, 0.0) / (1 - (2 * e) ** 0.5) ** 2
+    return FluxBound(squared=squared, potential=u, n_iterations=count, converged=found.converged)
+
+
+def _has_gaps(inverse: NDArray[np.float64]) -> bool:
+    """Whether a flux may not enter every voxel, or finds next to no dose in some."""
+    least = float(inverse.min())
+    return least <= 0 or float(inverse.max()) >= 2.0**_DUST_LEVEL * least
+
+
+def _settled(
+    residual: NDArray[np.float64], open_to_flux: NDArray[np.float64], grid: Grid, tree: _Tree | None
+) -> float:
+    """Bound of the energy of a flux that carries a residual away: cell by cell, the rest by the tree."""
+    energy, left = settle_by_cells(residual, open_to_flux, grid)
+    if tree is None:
+        return energy if float(np.abs(left).sum()) < _ROUNDING else np.inf
+    along, missed = tree.settled(left)
+    return (energy**0.5 + along**0.5) ** 2 if missed < _ROUNDING and np.isfinite(along) else np.inf
+
+
+class _Tree:
+    """Spanning tree of the voxels that a flux may enter, densest first.
+
+    Parameters
+    ----------
+    inverse : ndarray, shape [z, y, x]
+        1 / mobility; not positive where no flux may enter.
+    widths : list of ndarray
+        Voxel widths [mm].
+    """
+
+    def __init__(self, inverse: NDArray[np.float64], widths: list[NDArray[np.float64]]) -> None:
+        self._inverse, self._widths = inverse, widths
+        self._order, self._parent, self.main = _spanning_tree(inverse)
+
+    def gathered(self, source: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Source with what lies off the main parts carried onto them."""
+        flow = source.copy()
+        upper_kernels.gather_on_main(self._order, self._parent, self.main, flow.ravel())
+        return flow
+
+    def settled(self, residual: NDArray[np.float64]) -> tuple[float, float]:
+        """Bound of the energy of the tree's flux that carries a residual away, and the mass left over."""
+        flow = residual.ravel().copy()
+        return upper_kernels.settle_residual(flow, self._inverse, *self._widths, self._order, self._parent)
 
 
 def _spanning_tree(

@@ -47,7 +47,7 @@ class LowerBoundSearch:
     A round certifies multiples of a potential, and solves for the potential again with the mobility raised
     where the certificate's remainder terms cost most: theta (1 + excess), which flattens w there. Newton
     steps on the midpoint densities serve large displacements. At last the voxels are halved, so that the
-    bounds of the Hessian become local. ``best`` holds at any time.
+    bounds of the Hessian become local. ``best`` holds at any time, by the ``potential`` beside it.
 
     Parameters
     ----------
@@ -73,6 +73,7 @@ class LowerBoundSearch:
         self.length_mm, self.target = length_mm, target
         self.screening = 0.0 if np.isinf(length_mm) else 1 / length_mm**2
         self.best = 0.0
+        self.potential: tuple[SplineSpace, NDArray[np.float64]] | None = None
         self.excess = np.zeros(space.grid.shape)
         theta = (a + b) / 2
         self._thin = theta < _FLOOR * float(theta.max())
@@ -100,7 +101,8 @@ class LowerBoundSearch:
             each_slab(dilate, own.shape[0], own.size, own, around)
             self.excess[self._thin] = _THIN_EXCESS * around[self._thin]
         found = float(np.max(values))
-        self.best = max(self.best, found)
+        if found > self.best:
+            self.best, self.potential = found, (space, scales[int(np.argmax(values))] * w)
         _LOG.debug("certified %s at %s, halved %s", values, scales, halve)
         return found
 
@@ -133,9 +135,10 @@ class LowerBoundSearch:
             tolerance=5e-3,
         ).x
 
-    def run(self, w: NDArray[np.float64], *, rounds: int, halve: bool) -> float:
-        """Search from a first potential; the bound is also in ``best``."""
-        self.certify(w)
+    def run(self, w: NDArray[np.float64], *, rounds: int, halve: bool, known: bool = False) -> float:
+        """Search from a first potential, ``known`` if certified already; the bound is also in ``best``."""
+        if not known:
+            self.certify(w)
         if self.reached or rounds == 0:
             return self.best
         w = self.newton(w)

@@ -100,11 +100,13 @@ class SplineSpace:
         each_slab(kernels.spline_voxels, c.shape[0], c.size, c, *self._tables, *self._rates, *out)
         return out[0], out[1], out[2]
 
-    def refined(self, c: NDArray[np.float64]) -> tuple[SplineSpace, NDArray[np.float64]]:
-        """The same spline on voxels halved along every axis that has more than one."""
+    def refined(
+        self, c: NDArray[np.float64], axes: tuple[int, ...] = (0, 1, 2)
+    ) -> tuple[SplineSpace, NDArray[np.float64]]:
+        """The same spline on voxels halved along those of ``axes`` that have more than one."""
         edges = []
         for axis, e in enumerate(self.grid.edges_mm):
-            if e.size == 2:
+            if e.size == 2 or axis not in axes:
                 edges.append(e)
                 continue
             cut = np.empty(2 * e.size - 1)

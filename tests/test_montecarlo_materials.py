@@ -215,3 +215,123 @@ def test_impossible_phantoms_are_refused():
         mc.slabs([])
     with pytest.raises(InputError, match="positive size"):
         mc.Shape(kind="box", center_mm=(0, 0, 0), size_mm=(1.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "nist", "density"),
+    [
+        ("water", "Water, Liquid", 1.0),
+        ("air", "Air, Dry (near sea level)", 0.001205),
+        ("pmma", "Polymethyl Methacralate (Lucite, Perspex)", 1.19),
+        ("polyethylene", "Polyethylene", 0.94),
+        ("ptfe", "Polytetrafluoroethylene (Teflon)", 2.2),
+    ],
+)
+def test_compounds_of_the_library_are_those_of_the_nist_data_base(name, nist, density):
+    xraylib = pytest.importorskip("xraylib", reason="xraylib is not installed: pip install xraylib")
+    theirs = xraylib.GetCompoundDataNISTByName(nist)
+    mine = material_library()[name]
+    assert mine.density_g_per_cm3 == pytest.approx(theirs["density"], rel=5e-4)
+    assert theirs["density"] == density
+    shares = zip(theirs["Elements"], theirs["massFractions"], strict=True)
+    expected = {xraylib.AtomicNumberToSymbol(z): share for z, share in shares}
+    assert mine.mass_fractions.keys() == expected.keys()
+    for symbol, share in expected.items():
+        assert mine.mass_fractions[symbol] == pytest.approx(share, abs=1e-5)
+
+
+def test_metals_have_the_density_of_the_elements():
+    xraylib = pytest.importorskip("xraylib", reason="xraylib is not installed: pip install xraylib")
+    for name in ("aluminium", "titanium", "iron", "copper", "tungsten"):
+        (symbol,) = material_library()[name].mass_fractions
+        density = xraylib.ElementDensity(xraylib.SymbolToAtomicNumber(symbol))
+        assert material_library()[name].density_g_per_cm3 == pytest.approx(density, rel=1e-3)
+
+
+MCSQUARE_TISSUES = {
+    "lung": (0.26, {"H": 10.404040, "C": 10.606061, "N": 3.131313, "O": 75.656566, "P": 0.202020}),
+    "adipose": (0.95, {"H": 11.434303, "C": 59.979940, "N": 0.702106, "O": 27.883651}),
+    "brain": (1.04, {"H": 10.808081, "C": 14.646465, "N": 2.222222, "O": 71.919192, "P": 0.404040}),
+    "muscle": (1.05, {"H": 10.292634, "C": 14.429869, "N": 3.430878, "O": 71.644803, "P": 0.201816}),
+    "cortical_bone": (
+        1.92,
+        {"H": 3.420523, "C": 15.593561, "N": 4.225352, "O": 43.762575, "P": 10.362173, "Ca": 22.635815},
+    ),
+    "spongiosa": (
+        1.18,
+        {
+            "H": 8.559919,
+            "C": 40.684794,
+            "N": 2.819738,
+            "O": 36.958711,
+            "P": 3.423968,
+            "Ca": 7.452165,
+            "Fe": 0.100705,
+        },
+    ),
+}
+"""Density and composition [% by mass] of the ICRU tissues as MCsquare 1.1 has them, without Na, Mg, S, Cl, K."""
+
+
+@pytest.mark.parametrize("name", MCSQUARE_TISSUES)
+def test_tissues_are_the_icru_ones_that_another_program_has(name):
+    density, percent = MCSQUARE_TISSUES[name]
+    mine = material_library()[name]
+    assert mine.density_g_per_cm3 == density
+    whole = sum(mine.mass_fractions[symbol] for symbol in percent)
+    for symbol, share in percent.items():
+        assert 100 * mine.mass_fractions[symbol] / whole == pytest.approx(share, abs=0.02)
+
+
+def test_muscle_and_adipose_tissue_are_those_of_a_published_table():
+    """ICRU 44 as printed in Table 1 of Rep. Pract. Oncol. Radiother. 19, 392 (2014) [% by mass]."""
+    printed = {
+        "muscle": {
+            "H": 10.2,
+            "C": 14.3,
+            "N": 3.4,
+            "O": 71.0,
+            "Na": 0.1,
+            "P": 0.2,
+            "S": 0.3,
+            "Cl": 0.1,
+            "K": 0.4,
+        },
+        "adipose": {"H": 11.4, "C": 59.8, "N": 0.7, "O": 27.8, "Na": 0.1, "S": 0.1, "Cl": 0.1},
+    }
+    for name, percent in printed.items():
+        for symbol, share in percent.items():
+            assert 100 * material_library()[name].mass_fractions[symbol] == pytest.approx(share, abs=0.01)
+
+
+def test_ct_numbers_become_densities_by_the_curve_of_schneider():
+    """Schneider, Bortfeld & Schlegel 2000: 1.018 + 0.893e-3 H, 1.03, 1.003 + 1.169e-3 H, 1.017 + 0.592e-3 H."""
+    hu = np.array([-98.0, -50.0, 0.0, 14.0, 20.0, 60.0, 99.0, 300.0, 1000.0, 1600.0])
+    expected = np.select(
+        [hu <= 14, hu <= 23, hu <= 100],
+        [1.018 + 0.893e-3 * hu, 1.03 + 0 * hu, 1.003 + 1.169e-3 * hu],
+        1.017 + 0.592e-3 * hu,
+    )
+    grid = Grid.regular(shape=(1, 1, hu.size), spacing_mm=(1.0, 1.0, 1.0))
+    phantom = mc.from_ct(hu[None, None], grid=grid)
+    np.testing.assert_allclose(phantom.density_g_per_cm3[0, 0], expected, rtol=1.5e-3)
+
+
+def test_lines_of_radionuclides_are_those_of_the_evaluated_data():
+    """I-125 and Cs-137 in xraylib's data base (ENSDF); Te K lines joined as AAPM TG-43 does."""
+    xraylib = pytest.importorskip("xraylib", reason="xraylib is not installed: pip install xraylib")
+    iodine = xraylib.GetRadioNuclideDataByName("125I")
+    lines = dict(zip(iodine["XrayLines"], iodine["XrayIntensities"], strict=True))
+    k_lines = {line: share for line, share in lines.items() if line > xraylib.L1L2_LINE}
+    first, second = (lines[line] for line in (xraylib.KL2_LINE, xraylib.KL3_LINE))
+    beta_1 = sum(lines[line] for line in (xraylib.KM2_LINE, xraylib.KM3_LINE))
+    beta_2 = sum(k_lines.values()) - first - second - beta_1
+    mine = mc.Spectrum.radionuclide("I-125")
+    per_decay = np.array([first, second, beta_1, beta_2, iodine["GammaIntensities"][0]])
+    np.testing.assert_allclose(mine.weight, per_decay / per_decay.sum(), rtol=0.03)
+    np.testing.assert_allclose(iodine["GammaEnergies"][0] / 1000, mine.energy_mev[-1], rtol=1e-5)
+    for line, energy in zip((xraylib.KL2_LINE, xraylib.KL3_LINE), mine.energy_mev[:2], strict=True):
+        assert xraylib.LineEnergy(52, line) / 1000 == pytest.approx(energy, rel=1e-3)
+    cesium = xraylib.GetRadioNuclideDataByName("137Cs")
+    energy_mev = mc.Spectrum.radionuclide("Cs-137").energy_mev[0]
+    assert energy_mev == pytest.approx(cesium["GammaEnergies"][1] / 1000, rel=1e-4)

@@ -144,6 +144,7 @@ def test_ompmc_agrees_with_egsnrc_in_water_bone_and_lung(data_path, beam_name, r
         source_distance_mm=distance,
         isocenter_mm=(0.0, 0.0, 0.0),
         direction=(0.0, 0.0, 1.0),
+        fluence="isotropic",
     )
     result = mc.simulate(
         config(phantom=phantom, sources=(beam,), histories=histories, batches=6, options=options)

@@ -31,7 +31,7 @@ MEDIA = {
     "air": "Air",
     "lung": "Lung",
     "adipose": "Adipose_Tissue",
-    "soft_tissue": "Average_Soft_Tissue",
+    "soft_tissue": "Muscle_Skeletal",
     "muscle": "Muscle_Skeletal",
     "brain": "Brain",
     "spongiosa": "Bone_Spongiosa",

@@ -365,8 +365,10 @@ class HounsfieldTable:
         Each material holds from its CT number upward to the next.
     """
 
-    hu: tuple[float, ...] = (-1000.0, -98.0, 14.0, 100.0, 1000.0, 3000.0)
-    density_g_per_cm3: tuple[float, ...] = (0.0012, 0.93, 1.03, 1.085, 1.609, 2.793)
+    hu: tuple[float, ...] = (-1000.0, -98.0, -97.0, 14.0, 23.0, 100.0, 101.0, 1600.0, 3000.0)
+    density_g_per_cm3: tuple[float, ...] = (
+        0.00121, 0.93, 0.930486, 1.03, 1.031, 1.1199, 1.0762, 1.9642, 2.8,
+    )  # fmt: skip
     material_above_hu: tuple[tuple[float, str | Material], ...] = (
         (-np.inf, "air"),
         (-900.0, "lung"),
@@ -392,8 +394,9 @@ def from_ct(
 ) -> Phantom:
     """Phantom from CT numbers.
 
-    The default table joins the stoichiometric density curve of Schneider et al. 2000 in its rounded form
-    with six ICRU 44 tissues; give the scanner's own for absolute work.
+    The default table joins the stoichiometric density curve of Schneider, Bortfeld & Schlegel 2000, with its
+    step at 100 HU where connective tissue gives way to bone, with six ICRU 44 tissues; give the scanner's own
+    for absolute work.
 
     Parameters
     ----------

@@ -16,11 +16,13 @@ from dosemover.montecarlo.materials import check_energy, material_library
 _RADIONUCLIDES: dict[str, tuple[tuple[float, float], ...]] = {
     "Co-60": ((1.17323, 0.9985), (1.33249, 0.9998)),
     "Cs-137": ((0.66166, 0.851),),
-    "I-125": ((0.027202, 0.406), (0.027472, 0.757), (0.030980, 0.202), (0.031710, 0.0439), (0.035492,
-    0.0668)), "Ir-192": (
-        (0.20580, 0.0331), (0.29596, 0.2871), (0.30846, 0.2970), (0.31651, 0.8286), (0.37449, 0.0073),
-        (0.41647, 0.0067), (0.46807, 0.4784), (0.48458, 0.0319), (0.58858, 0.0452), (0.60441, 0.0822),
-        (0.61247, 0.0534), (0.88454, 0.0029),
+    "I-125": (
+        (0.027202, 0.406), (0.027472, 0.757), (0.030980, 0.202), (0.031710, 0.0439), (0.035492, 0.0668),
+    ),
+    "Ir-192": (
+        (0.20131, 0.00473), (0.20580, 0.0331), (0.29596, 0.2871), (0.30846, 0.2970), (0.31651, 0.8286),
+        (0.37449, 0.0073), (0.41647, 0.0067), (0.46807, 0.4784), (0.48458, 0.0319), (0.48906, 0.0044),
+        (0.58858, 0.0452), (0.60441, 0.0822), (0.61247, 0.0534), (0.88454, 0.0029),
     ),
 }  # fmt: skip
 
@@ -87,7 +89,8 @@ class Spectrum:
         """Main photon lines of a bare radionuclide: Co-60, Cs-137, Ir-192 or I-125.
 
         Emission probabilities per decay of the decay-data evaluations, rounded; I-125 as in AAPM TG-43U1.
-        Lines under 0.3 % and the encapsulation's effect are left out.
+        Gamma lines under 0.3 % are left out, and so are the X rays of Cs-137 and Ir-192, which a capsule
+        stops; the capsule's other effects are not modelled.
         """
         if name not in _RADIONUCLIDES:
             raise InputError(

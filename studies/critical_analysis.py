@@ -32,7 +32,9 @@ def main() -> None:
     written = write_tables(analysis, folder / "tables", SHIPPED_TABLES)
     drawn = write_figures(analysis, folder / "figures")
     page = options.output / "critical_analysis.md"
-    text = render_page(analysis, drawings=DRAWINGS, drawn=drawn, figure_folder="critical_analysis/figures")
+    text = render_page(
+        analysis, drawings=DRAWINGS, drawn=drawn, figure_folder="critical_analysis/figures", site=True
+    )
     page.write_text(text, encoding="utf-8")
     paper = write_paper(
         analysis,

@@ -64,6 +64,21 @@ def test_pages_hold_the_numbers_of_the_table(report, study):
         assert f"(figures/{name}.svg)" in text
 
 
+def test_conclusions_are_drawn_of_the_own_study_alone(report, study, tmp_path):
+    from dosemover.study.paper import render_page, write_paper
+
+    folder, _ = report
+    assert "## Recommendations" not in (folder / "report.md").read_text(encoding="utf-8")
+    analysis = read_analysis(study)
+    analysis.provenance["study"] = "noise"
+    how = {"drawings": DRAWINGS, "drawn": [], "figure_folder": "figures"}
+    text = render_page(analysis, site=True, **how)
+    assert "## Recommendations" in text
+    assert "(noise.md)" in text
+    write_paper(analysis, tmp_path, **how)
+    assert "= Discussion" in (tmp_path / "paper.typ").read_text(encoding="utf-8")
+
+
 def test_nothing_is_left_to_fill_in(report):
     folder, _ = report
     for name in ("report.md", "paper.typ"):

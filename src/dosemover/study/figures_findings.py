@@ -12,7 +12,16 @@ from dosemover.study.analysis_findings_small import passing_example
 from dosemover.study.analysis_labels import label, matching, pretty
 from dosemover.study.analysis_summary import StudyAnalysis
 from dosemover.study.analysis_table import trait
-from dosemover.study.figures_style import CYCLE, INK, MARKERS, SOFT, heat_map, log_ticks, new_figure
+from dosemover.study.figures_style import (
+    CYCLE,
+    INK,
+    MARKERS,
+    SOFT,
+    few_decades,
+    heat_map,
+    log_ticks,
+    new_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,6 +155,8 @@ def figure_atoms(analysis: StudyAnalysis) -> Figure | None:
     grid[0, 0].plot(shifts, shifts, color=SOFT, linewidth=0.7, zorder=0)
     grid[0, 0].set(xlabel="shift / mm", title=f"shifted field, {found['voxel_mm']:g} mm voxels")
     grid[0, 1].set(xlabel="noise of each copy / %", title="two noisy copies of one map")
+    for axes in grid.flat:
+        few_decades(axes)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure

@@ -39,6 +39,9 @@ KEY_METRICS = (
 )
 """Metrics of the key table."""
 
+OWN_STUDY = "noise"
+"""Name of the project's own study, whose report draws conclusions; of others it gives the results."""
+
 _KEY_CHANGES = (("shift",), ("output", "scale"), ("hot",))
 
 _log = logging.getLogger(__name__)
@@ -210,7 +213,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "conditions": len(analysis.by_condition),
         "n_metrics": len(table.metrics),
         "hours": seconds / 3600,
-        "provenance": analysis.provenance,
+        "own": analysis.provenance.get("study") == OWN_STUDY,
         "false_alarms": 100 * FALSE_ALARMS,
         "power": 100 * POWER_WANTED,
         "auc": AUC_WANTED,
@@ -229,6 +232,7 @@ def render_page(
     drawings: Mapping[str, Drawing],
     drawn: Sequence[str],
     figure_folder: str,
+    site: bool = False,
 ) -> str:
     """The page of findings in Markdown.
 
@@ -241,10 +245,12 @@ def render_page(
         Names of the figures that exist.
     figure_folder : str
         Where they lie, seen from the page.
+    site : bool
+        Whether the page is one of the documentation, with links to others.
     """
     template = _environment().get_template("critical_analysis.md.j2")
     return template.render(
-        **context(analysis), figures=_figures(drawings, drawn), figure_folder=figure_folder
+        **context(analysis), figures=_figures(drawings, drawn), figure_folder=figure_folder, site=site
     )
 
 
@@ -291,11 +297,13 @@ def _compiled(source: Path, pdf: Path, root: Path) -> list[Path]:
         return []
     import datetime
 
-    typst.compile(
-        str(source),
-        output=str(pdf),
-        root=str(root),
-        ignore_system_fonts=True,
-        timestamp=datetime.datetime.fromtimestamp(0, datetime.UTC),
-    )
+    made = datetime.datetime.fromtimestamp(0, datetime.UTC)
+    how: dict[str, Any] = {"root": str(root), "ignore_system_fonts": True, "timestamp": made}
+    try:
+        typst.compile(str(source), output=str(pdf), **how)
+    except typst.TypstError as error:
+        if "internal error" not in str(error):
+            raise
+        _log.info("the PDF goes without accessibility tags: %s", error)  # they fail on some floating figures
+        typst.compile(str(source), output=str(pdf), pdf_tags=False, **how)
     return [pdf]

@@ -24,7 +24,7 @@ METRICS: dict[str, tuple[str, dict[str, float]]] = {
 
 
 def value_of(metric: str, change: str, magnitude: float, noise: float, normal: float) -> float:
-    """sqrt(signal^2 + floor^2) + scatter, the floor in proportion to the noise; passing rates fall with it."""
+    """sqrt(signal^2 + floor^2) + scatter, the floor proportional to the noise; passing rates fall with it."""
     slope = METRICS[metric][1].get(change, 0.0) * magnitude
     if metric == "mass_ratio":
         return 1.0 + slope + 2e-4 * noise * normal

@@ -29,6 +29,7 @@ extensions = [
     "command_line",
     "metric_catalogue",
     "example_report",
+    "optional_pages",
 ]
 exclude_patterns = [
     "_build",
@@ -42,7 +43,7 @@ exclude_patterns = [
     "paper/*",
 ]
 nitpicky = True
-suppress_warnings = ["toc.empty_glob", "config.cache"]
+suppress_warnings = ["config.cache"]
 default_role = "code"
 templates_path = ["_templates"]
 

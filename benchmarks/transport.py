@@ -24,6 +24,7 @@ ROWS: list[tuple[str, str, dict[str, Any]]] = [
     ("DMD", "shift 3 mm", {}),
     ("DMD", "hot spot", {}),
     ("DMD", "output +2 %", {}),
+    ("DMD", "bath +1 %", {}),
     ("DMD", "zeros outside", {}),
     ("DMD", "range 3 mm", {}),
     ("DMD", "shift, noise 2 %", {}),

@@ -103,6 +103,7 @@ CASES: dict[str, Callable[[Grid], tuple[np.ndarray, np.ndarray]]] = {
     "shift 10 mm": lambda g: _shifted(g, 10.0),
     "hot spot": lambda g: (target(g), target(g) + 0.3 * ball(g, 10)),
     "output +2 %": lambda g: (target(g), 1.02 * target(g)),
+    "bath +1 %": lambda g: (target(g), target(g) + 0.01),
     "zeros outside": _body,
     "range 3 mm": lambda g: (beam(g, 0.0), beam(g, 3.0)),
     "shift, noise 2 %": _noisy_shift,

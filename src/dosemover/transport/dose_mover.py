@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dosemover._runtime import Progress, available_memory_bytes, no_progress
+from dosemover._runtime import Progress, no_progress
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, InputError
 from dosemover.grid import Grid
-from dosemover.transport.bounds import flux_upper_bound
-from dosemover.transport.lower import LowerBoundSearch
-from dosemover.transport.measure import Weight, measure_pair
+from dosemover.transport.measure import Weight, check_memory, measure_pair, warn_about_mass_ratio
+from dosemover.transport.mover_fields import motion_of_plan, motion_of_potential, mover_fields
+from dosemover.transport.mover_interval import Interval, mover_interval
+from dosemover.transport.mover_plan import StaticBounds
 from dosemover.transport.multigrid import CgResult
 from dosemover.transport.result import TransportResult
-from dosemover.transport.slabs import each_slab
 from dosemover.transport.spline import SplineSpace, solve_potential, weighted_sum
 
 _BYTES_PER_VOXEL = 420
@@ -39,6 +39,7 @@ class MoverProblem:
     ambient_gy: float
     mass: float
     mass_ratio: float
+    averaged_mm: float = 0.0
 
     @property
     def screening(self) -> float:
@@ -61,6 +62,7 @@ class MoverProblem:
             ambient_gy=self.ambient_gy,
             mass=self.mass,
             mass_ratio=self.mass_ratio,
+            averaged_mm=self.averaged_mm,
         )
 
 
@@ -72,18 +74,6 @@ class MoverEstimate:
     squared: float
     moved_squared: float
     changed_squared: float
-
-
-def check_memory(n_voxels: int, bytes_per_voxel: int, what: str) -> None:
-    """Refuse a problem that would not fit into memory, before anything is allocated."""
-    available = available_memory_bytes()
-    needed = n_voxels * bytes_per_voxel
-    if available is not None and needed > available:
-        raise InputError(
-            f"{what} on {n_voxels} voxels needs about {needed / 2**30:.1f} GiB of memory, and "
-            f"{available / 2**30:.1f} GiB are free. It was not started. Crop the maps to the region of "
-            "interest or resample them to a coarser grid."
-        )
 
 
 def mover_problem(
@@ -114,13 +104,7 @@ def mover_problem(
         top = reference.max_gy if weight == "dose" else float(pair.a.max())
         ambient = ambient_dose_percent / 100 * top
     mass, ratio = pair.reference_mass, pair.mass_ratio
-    if not 0.5 <= ratio <= 2:
-        warnings.warn(
-            f"the evaluated map holds {ratio:.3g} times the dose of the reference: the distance will report "
-            "a change of output above all. Scale it first (--scale match-integral, or a factor).",
-            AccuracyWarning,
-            stacklevel=3,
-        )
+    warn_about_mass_ratio(ratio, "the distance will report a change of output above all", stacklevel=4)
     return MoverProblem(
         a=pair.a + ambient,
         b=pair.b + ambient,
@@ -129,6 +113,7 @@ def mover_problem(
         ambient_gy=float(ambient),
         mass=mass,
         mass_ratio=ratio,
+        averaged_mm=pair.averaged_mm * float(np.sqrt(ratio)),
     )
 
 
@@ -263,107 +248,55 @@ def dose_movers_distance(
     report("estimate", 0.0)
     estimate = mover_estimate(problem, space, tolerance=tolerance)
     notes = [] if estimate.solution.converged else ["the estimate did not converge"]
-    interval = Interval(None, None)
+    interval, static = Interval(None, None), None
     if bounds:
-        interval = _interval(problem, space, estimate, refine, halve, report, notes)
-    value = float(np.sqrt(estimate.squared))
+        interval, static, finished = mover_interval(
+            problem, space, estimate, refine=refine, halve=halve, report=report
+        )
+        if not finished:
+            notes.append("interrupted: the interval is the best so far")
+    squares = (estimate.squared, estimate.moved_squared, estimate.changed_squared)
+    if static is not None and interval.clip(estimate.squared**0.5) != estimate.squared**0.5:
+        squares = _static_squares(problem, static)
+    else:
+        static = None
+    value = float(np.sqrt(squares[0]))
     clipped = interval.clip(value)
     if clipped != value:
         notes.append(f"the estimate {value:.6g} mm was clipped to the certified interval")
     parts = {
-        "dmd_moved_mm": float(np.sqrt(estimate.moved_squared)),
-        "dmd_changed_percent": 100 * float(np.sqrt(estimate.changed_squared)),
+        "dmd_moved_mm": float(np.sqrt(squares[1])),
+        "dmd_changed_percent": 100 * float(np.sqrt(squares[2])),
     }
     maps: dict[str, NDArray[Any]] = {}
     if fields:
         report("fields", 0.8)
-        maps, residuals = _fields(problem, space, estimate.solution.x, reference, evaluated, mask)
+        if static is None:
+            motion = motion_of_potential(problem, space, estimate.solution.x)
+        else:
+            motion = motion_of_plan(problem, static)
+        maps, residuals = mover_fields(problem, motion, reference, evaluated, mask)
         parts |= residuals
     report("done", 1.0)
-    return TransportResult(
+    found = TransportResult(
         value=clipped,
         lower=interval.lower,
         upper=interval.upper,
         grid=problem.grid,
         parts=parts,
         fields=maps,
-        settings=settings | {"estimate_mm": value},
+        settings=settings | {"estimate_mm": value, "linear": static is None},
         n_iterations=estimate.solution.n_iterations,
         status="; ".join(notes) or "ok",
     )
+    return found.of_maps(problem.averaged_mm)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Certified ends [mm]; None where a side is missing."""
-
-    lower: float | None
-    upper: float | None
-
-    def clip(self, value: float) -> float:
-        """The value inside the interval."""
-        if self.lower is not None:
-            value = max(value, self.lower)
-        return value if self.upper is None else min(value, self.upper)
-
-
-def _interval(
-    problem: MoverProblem,
-    space: SplineSpace,
-    estimate: MoverEstimate,
-    refine: int,
-    halve: bool,
-    report: Progress,
-    notes: list[str],
-) -> Interval:
-    """Both bounds from the estimate's potential; an interrupt keeps what there is."""
-    if estimate.squared == 0.0 and not np.any(problem.a != problem.b):
-        return Interval(0.0, 0.0)
-    lower = upper = search = None
-    try:
-        report("upper bound", 0.3)
-        flux = flux_upper_bound(
-            problem.a,
-            problem.b,
-            problem.grid,
-            length_mm=problem.length_mm,
-            start=space.means(estimate.solution.x),
-        )
-        upper = float(np.sqrt(flux.squared / problem.mass)) if np.isfinite(flux.squared) else None
-        if halve and flux.squared > 1.05**2 * estimate.squared * problem.mass:
-            upper = min(upper or np.inf, _halved_upper_bound(problem, space, estimate.solution.x))
-        report("lower bound", 0.5)
-        search = LowerBoundSearch(
-            space,
-            problem.a,
-            problem.b,
-            length_mm=problem.length_mm,
-            target=(0.99 * (upper or np.inf)) ** 2 * problem.mass,
-        )
-        search.run(-estimate.solution.x, rounds=refine, halve=halve)
-    except KeyboardInterrupt:
-        notes.append("interrupted: the interval is the best so far")
-    if search is not None:
-        lower = float(np.sqrt(search.best / problem.mass))
-    return Interval(lower, upper)
-
-
-def _halved_upper_bound(problem: MoverProblem, space: SplineSpace, u: NDArray[np.float64]) -> float:
-    """Upper bound from fluxes on halved voxels [mm]: they follow the noise of single voxels better."""
-    fine, coefficients = space.refined(u)
-    a, b = (_halved(x) for x in (problem.a, problem.b))
-    flux = flux_upper_bound(
-        a, b, fine.grid, length_mm=problem.length_mm, start=fine.means(coefficients), tolerance=2e-3
-    )
-    return float(np.sqrt(flux.squared / problem.mass))
-
-
-def _halved(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same density on voxels halved along every axis that has more than one."""
-    for axis in range(3):
-        if x.shape[axis] > 1:
-            x = x.repeat(2, axis=axis)
-    return x
+def _static_squares(problem: MoverProblem, static: StaticBounds) -> tuple[float, float, float]:
+    """DMD^2, its moved part and the square of its changed part, from the plan of the static form."""
+    squared = static.estimate / problem.mass
+    moved = min(static.bound.moved / problem.mass, squared)
+    return squared, moved, (squared - moved) * problem.screening
 
 
 def _settings(problem: MoverProblem, exchange: float, weight: str, masked: bool) -> dict[str, Any]:
@@ -395,62 +328,4 @@ def _settings(problem: MoverProblem, exchange: float, weight: str, masked: bool)
         "mass_ratio": problem.mass_ratio,
         "weight": weight,
         "masked": masked,
-    }
-
-
-def _fields(
-    problem: MoverProblem,
-    space: SplineSpace,
-    u: NDArray[np.float64],
-    reference: DoseMap,
-    evaluated: DoseMap,
-    mask: ArrayLike | None,
-) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
-    """Displacement, change, index and residual of each voxel, and the residual's summary.
-
-    The midpoint z of a path that starts in x solves z = x + grad u(z)/2; the displacement has length
-    2 L atan(|grad u(z)|/2 L) (the cone's geodesic), the amplitude grows by (1 + u/4L^2)/(1 - u/4L^2).
-    """
-    from dosemover.transport import spline_kernels as kernels
-
-    length = problem.length_mm
-    middle = space.midpoints(u)
-    norm = np.sqrt(np.square(middle[1:]).sum(axis=0))
-    stretch = np.where(
-        norm > 0, 2 * length * np.arctan(norm / (2 * length)) / np.where(norm > 0, norm, 1), 1.0
-    )
-    displacement = np.stack([middle[3] * stretch, middle[2] * stretch, middle[1] * stretch]).astype(
-        np.float32
-    )
-    amplitude = np.clip(middle[0] / (4 * length**2), -0.999, 0.999)
-    change = np.square((1 + amplitude) / (1 - amplitude)) - 1
-    index = np.sqrt(np.square(norm * stretch) + np.square(length * change))
-    dose = measure_pair(reference=reference, evaluated=evaluated, mask=mask)
-    residual = np.empty_like(dose.a)
-    axes = [*dose.grid.edges_mm, *dose.grid.centers_mm]
-    each_slab(
-        kernels.moved_difference,
-        residual.shape[0],
-        residual.size,
-        displacement,
-        dose.a,
-        dose.b,
-        *axes,
-        residual,
-    )
-    top = reference.max_gy
-    matters = np.maximum(dose.a, dose.a + residual) >= 0.1 * top
-    size = np.abs(residual[matters]) if matters.any() else np.abs(residual).ravel()
-    maps = {
-        "displacement_mm": displacement,
-        "change_percent": (100 * change).astype(np.float32),
-        "index_mm": index.astype(np.float32),
-        "residual_gy": residual.astype(np.float32),
-        "potential": space.means(u),
-    }
-    for values in maps.values():
-        values.setflags(write=False)
-    return maps, {
-        "dmd_residual_max_percent": 100 * float(size.max()) / top,
-        "dmd_residual_p99_percent": 100 * float(np.quantile(size, 0.99)) / top,
     }

@@ -193,7 +193,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
                 n_workers=workers or available_cores(),
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,  # type: ignore[arg-type] - no dashboard
+                dashboard_address="127.0.0.1:0",  # a free port, seen by this machine alone
                 memory_limit=0,
                 silence_logs=logging.CRITICAL,
             ) as cluster,

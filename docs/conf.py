@@ -45,6 +45,7 @@ exclude_patterns = [
 nitpicky = True
 suppress_warnings = ["config.cache"]
 default_role = "code"
+highlight_language = "none"
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "amsmath", "attrs_inline"]

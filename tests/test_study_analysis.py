@@ -138,6 +138,17 @@ def test_equal_values_give_no_information():
     assert found.low < 0.5 < found.high
 
 
+def test_a_small_rise_over_a_large_floor_does_not_survive_misjudged_noise():
+    rng = np.random.default_rng(8)
+    null, changed = rng.normal(1.0, 0.01, 400), rng.normal(1.05, 0.01, 400)
+    assert detection.area_under_curve(null, changed).value > 0.99
+    # null values grow to 1.1 +- 0.011: P(1.05 + 0.01 x > 1.1 + 0.011 y) = Phi(-0.05 / sqrt(0.01^2 + 0.011^2))
+    expected = stats.norm.cdf(-0.05 / np.hypot(0.01, 0.011))
+    assert detection.misjudged_auc("rmse_gy", null, changed) == pytest.approx(expected, abs=5e-4)
+    assert detection.misjudged_auc("rmse_gy", null, 3 * changed) == 1.0
+    assert detection.misjudged_auc("ssim", 1 - 0.1 * null, 1 - 0.3 * changed) == 1.0
+
+
 def test_auc_needs_two_scores_on_a_side():
     with pytest.raises(InputError, match="at least two scores"):
         detection.area_under_curve([1.0], [2.0, 3.0])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dosemover.errors import InputError
-from dosemover.study.analysis_table import Cell, StudyTable, scores
+from dosemover.study.analysis_table import Cell, StudyTable, excess, scores
 from dosemover.study.table import NO_CHANGE
 
 FALSE_ALARMS = 0.05
@@ -19,6 +19,7 @@ POWER_WANTED = 0.8
 AUC_WANTED = 0.95
 _Z95 = 1.959963984540054
 _BOOTSTRAPS = 300
+_USE_UNCERTAINTY = ("debiased_rmse_gy", "chi2_per_voxel", "kf_fraction_percent", "kf_shift_sigma")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,33 @@ def area_under_curve(null: ArrayLike, changed: ArrayLike) -> Interval:
     return Interval(value=auc, low=float(low), high=float(high))
 
 
+def misjudged_auc(metric: str, null: ArrayLike, changed: ArrayLike, factor: float = 1.1) -> float:
+    """AUC where the noise of the null pairs is larger than that of the changed ones by a factor.
+
+    A user who thinks the noise a tenth larger than it is expects such null values: floors of most metrics
+    grow in proportion to the noise. A metric whose changed values rise far above its floor hardly suffers;
+    one whose values rise by a few percent of the floor, however reproducibly, is lost.
+
+    Parameters
+    ----------
+    metric : str
+    null, changed : array_like
+        Values, not scores.
+    factor : float
+        On the distance of the null values from the metric's ideal.
+
+    Returns
+    -------
+    float
+        NaN for metrics that use the stated uncertainties themselves, which a factor does not describe.
+    """
+    if metric in _USE_UNCERTAINTY:
+        return float("nan")
+    noise, signal = excess(metric, np.asarray(null)) * factor, excess(metric, np.asarray(changed))
+    wins = (signal[None, :] > noise[:, None]) + 0.5 * (signal[None, :] == noise[:, None])
+    return float(wins.mean())
+
+
 def wilson(successes: float, n: int) -> Interval:
     """Share of successes with the score interval of Wilson 1927.
 
@@ -125,11 +153,20 @@ def power(null: ArrayLike, changed: ArrayLike, false_alarms: float = FALSE_ALARM
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detection:
-    """How well one metric finds one change under one condition."""
+    """How well one metric finds one change under one condition.
+
+    Parameters
+    ----------
+    cell : Cell
+    auc, power : Interval
+    misjudged : float
+        AUC if the noise were thought to be a tenth larger than it is.
+    """
 
     cell: Cell
     auc: Interval
     power: Interval
+    misjudged: float
 
 
 def detections(table: StudyTable, **conditions: object) -> list[Detection]:
@@ -140,7 +177,14 @@ def detections(table: StudyTable, **conditions: object) -> list[Detection]:
         if null is None or cell.change == NO_CHANGE or min(cell.values.size, null.values.size) < 2:
             continue
         noise, signal = scores(cell.metric, null.values, cell.values)
-        found.append(Detection(cell=cell, auc=area_under_curve(noise, signal), power=power(noise, signal)))
+        found.append(
+            Detection(
+                cell=cell,
+                auc=area_under_curve(noise, signal),
+                power=power(noise, signal),
+                misjudged=misjudged_auc(cell.metric, null.values, cell.values),
+            )
+        )
     return found
 
 

@@ -157,6 +157,7 @@ def small_changes(analysis: StudyAnalysis) -> Finding:
             f"At {noise:g} % noise DMD finds with a power of at least {POWER_WANTED:g}, and neither the "
             f"center of dose nor the mass ratio with more than 0.5: {'; '.join(beyond)}."
         )
+    sentences += _mass_noise(analysis, noise)
     white, blind, found = _white(analysis.findings)
     return Finding(
         letter="c",
@@ -166,6 +167,22 @@ def small_changes(analysis: StudyAnalysis) -> Finding:
         sentences=(*sentences, *white),
         numbers={**numbers, "beyond": beyond, "white_beyond": blind},
     )
+
+
+def _mass_noise(analysis: StudyAnalysis, noise: float) -> list[str]:
+    """What the noise of the whole dose adds to DMD in the main case."""
+    case = {"case": analysis.main_case, "change": "none", "noise_percent": noise, "noise_in": "both"}
+    mass, dmd = (analysis.table.select(metric=m, **case) for m in ("mass_ratio", "dmd_mm"))
+    if not mass or not dmd or mass[0].values.size < 2:
+        return []
+    percent = 100 * mass[0].sd
+    return [
+        f"Why: {noise:g} % noise in a voxel is {number(mass[0].histories / 1000, 2)} thousand histories in "
+        f"{pretty(analysis.main_case)}. The integral doses of two such maps differ by {number(percent, 2)} % "
+        f"(standard deviation) by noise alone, which DMD counts as {number(percent, 2)} mm of its floor of "
+        f"{number(dmd[0].mean, 2)} mm. On finer voxels the same noise in a voxel means more histories and a "
+        f"lower floor."
+    ]
 
 
 def _beyond_two_numbers(analysis: StudyAnalysis, noise: float) -> list[str]:

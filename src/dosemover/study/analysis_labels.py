@@ -37,6 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "sinkhorn_divergence_mm",
         "sobolev_w2_mm",
         "dmd_mm",
+        "dmd_moved_mm",
         "dmd_changed_percent",
         "dmd_residual_max_percent",
         "dmd_residual_p99_percent",

@@ -127,10 +127,13 @@ class StudyAnalysis:
                     found[case, metric] = law
         return found
 
-    def mean_auc(self, metric: str, noise: float) -> float:
-        """AUC of a metric averaged over all changes of the simulated cases at a noise level."""
+    def mean_auc(self, metric: str, noise: float, *, misjudged: bool = False) -> float:
+        """AUC of a metric averaged over all changes of the simulated cases at a noise level.
+
+        With ``misjudged`` as if the noise were thought to be a tenth larger than it is.
+        """
         values = [
-            found[metric].auc.value
+            found[metric].misjudged if misjudged else found[metric].auc.value
             for (case, _, _, level), found in self.by_condition.items()
             if level == noise and metric in found and case in self.cases
         ]

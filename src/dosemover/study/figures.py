@@ -57,7 +57,7 @@ _TRACKED = (
     "center_shift_mm",
     "mass_ratio",
     "rmse_gy",
-    "max_difference_gy",
+    "best_shift_mm",
     "gamma_2_2_global_passing_rate_percent",
 )
 

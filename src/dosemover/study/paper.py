@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
 KEY_METRICS = (
     "dmd_mm",
+    "dmd_moved_mm",
     "moment_dmd_mm",
     "moment_w2_mm",
     "kr_mm",
     "center_shift_mm",
+    "best_shift_mm",
     "mass_ratio",
+    "mae_gy",
     "rmse_gy",
     "debiased_rmse_gy",
     "max_difference_gy",
@@ -166,7 +169,16 @@ def _ranking(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     noise = analysis.reference_noise
     rows = [(m, analysis.mean_auc(m, noise)) for m in analysis.metrics]
     kept = sorted((r for r in rows if math.isfinite(r[1])), key=lambda r: -r[1])
-    return [{"metric": label(m), "auc": auc, "seconds": analysis.seconds.get(m, math.nan)} for m, auc in kept]
+    return [
+        {
+            "key": m,
+            "metric": label(m),
+            "auc": auc,
+            "misjudged": analysis.mean_auc(m, noise, misjudged=True),
+            "seconds": analysis.seconds.get(m, math.nan),
+        }
+        for m, auc in kept
+    ]
 
 
 def _slopes(analysis: StudyAnalysis) -> list[dict[str, Any]]:
@@ -193,6 +205,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
     """All that the templates fill in."""
     findings: dict[str, Finding] = {f.letter: f for f in (judge(analysis) for judge in FINDINGS)}
     table = analysis.table
+    ranking = _ranking(analysis)
     tables = [t for t in (key_table(analysis, words) for words in _KEY_CHANGES) if t]
     seconds = sum(
         analysis.provenance.get(key) or 0.0
@@ -204,7 +217,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "main_case": pretty(analysis.main_case),
         "cases": _levels(analysis),
         "changes": _changes(analysis),
-        "ranking": _ranking(analysis),
+        "ranking": ranking,
         "slopes": _slopes(analysis),
         "noise": analysis.reference_noise,
         "levels": table.noise_levels,
@@ -217,6 +230,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "false_alarms": 100 * FALSE_ALARMS,
         "power": 100 * POWER_WANTED,
         "auc": AUC_WANTED,
+        "misjudged_of": lambda metric: analysis.mean_auc(metric, analysis.reference_noise, misjudged=True),
         "auc_of": lambda metric: analysis.mean_auc(metric, analysis.reference_noise),
         "seconds_of": lambda metric: analysis.seconds.get(metric, math.nan),
     }

@@ -14,6 +14,7 @@ Monte Carlo codes do.
 # built in.
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import dosemover as dm
@@ -21,8 +22,10 @@ from dosemover.examples import EXAMPLE_CHANGES, example_pair
 
 folder = Path(tempfile.mkdtemp())
 planned, simulated = example_pair()
-dm.write_dose(planned, folder / "plan.dcm")
-dm.write_dose(simulated, folder / "montecarlo.mha")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # these formats keep the dose alone, which is warned of
+    dm.write_dose(planned, folder / "plan.dcm")
+    dm.write_dose(simulated, folder / "montecarlo.mha")
 print(EXAMPLE_CHANGES)
 
 # %%
@@ -40,7 +43,7 @@ def show(keys):
         metric = result.metrics[key]
         interval = "" if metric.lower is None else f"  in [{metric.lower:.3g}, {metric.upper:.3g}]"
         noise = "" if metric.floor is None else f"  noise alone {metric.floor:.2g}"
-        print(f"{key:42} {metric.value:8.4g} {metric.unit:3}{interval}{noise}")
+        print(f"{key:38} {metric.value:8.4g} {metric.unit:3}{interval}{noise}")
 
 
 show(

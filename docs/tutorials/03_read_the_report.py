@@ -58,9 +58,10 @@ plot_slices(result, key="dmd_residual_gy", ax=axes[1, 1])
 plt.show()
 
 # %%
-# The difference map has a strip of each sign at opposite edges: that is what a shift looks like to a
-# voxelwise difference. The arrows say it directly. What neither movement nor change explains is left in the
-# residual: the hot spot.
+# The red line in the difference is the narrow extra field. Beside it, strips of either sign at opposite
+# edges are what a shift looks like to a voxelwise difference; the arrows say it directly, +x all over, and
+# the blue of the change map is the lower output. What neither movement nor change explains is left in the
+# residual: the narrow field.
 #
 # Profiles
 # --------

@@ -503,7 +503,7 @@ def test_settings_that_cannot_be_used_are_refused(name, bad):
 
 def test_a_map_too_large_for_memory_is_refused_before_anything_starts(monkeypatch):
     a, b = random_pair()
-    monkeypatch.setattr("dosemover.transport.dose_mover.available_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("dosemover.transport.measure.available_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"flat norm on .* needs about"):
         flat_norm(reference=a, evaluated=b)
 

@@ -320,13 +320,11 @@ def test_the_gradient_far_from_the_reference_is_that_of_finite_differences():
 
 
 def test_maps_that_cannot_be_compared_are_refused(monkeypatch):
-    from dosemover.transport import dose_mover
-
     a = gaussian(Grid.regular(shape=(5, 5, 5), spacing_mm=(3.0, 3.0, 3.0)), (6, 6, 6), (5, 5, 5))
     with pytest.raises(InputError, match="has no dose"):
         wasserstein_2(reference=a, evaluated=DoseMap(dose_gy=np.zeros(a.grid.shape), grid=a.grid))
     with pytest.warns(AccuracyWarning, match="--scale"):
         wasserstein_2(reference=a, evaluated=a.scaled(5), bounds=False, fields=False)
-    monkeypatch.setattr(dose_mover, "available_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("dosemover.transport.measure.available_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match="of memory, and"):
         wasserstein_2(reference=a, evaluated=a)

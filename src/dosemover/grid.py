@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,12 @@ Axis = NDArray[Any]
 
 COINCIDENCE_TOLERANCE_MM = 1e-3
 """Grids whose boundaries differ by less than this coincide (NIfTI stores its affine in float32)."""
+
+_SLIVER = 0.1
+"""Share of a voxel below which no boundary of another grid cuts a piece off."""
+
+_REFINED_VOXELS = 2**21
+"""Voxels up to which two grids may be refined to a common one."""
 
 _EVEN_TOLERANCE = 1e-4
 """Spacing counts as even where voxel widths differ by less than this fraction."""
@@ -439,3 +446,74 @@ def union_grid(reference: Grid, evaluated: Grid) -> Grid:
             "they hold themselves. Crop the maps to their common region first."
         )
     return Grid(z_edges_mm=z, y_edges_mm=y, x_edges_mm=x)
+
+
+def _refined(edges: Axis, other: Axis) -> Axis:
+    """Boundaries of both axes, without the other's where they would cut off next to nothing."""
+    mine, widths = np.diff(edges), np.diff(other)
+    own = np.minimum(np.append(np.inf, widths), np.append(widths, np.inf))
+    inside = (other > edges[0]) & (other < edges[-1])
+    inner = other[inside]
+    after = np.searchsorted(edges, inner)
+    low, high = edges[after - 1], edges[after]
+    thin = np.maximum(_SLIVER * np.minimum(high - low, own[inside]), COINCIDENCE_TOLERANCE_MM)
+    kept = inner[np.minimum(inner - low, high - inner) >= thin]
+    before, beyond = (
+        _beyond(edges[0] - other[::-1], widths=mine),
+        _beyond(other - edges[-1], widths=mine[::-1]),
+    )
+    joined = np.concatenate([edges[0] - before[::-1], np.union1d(edges, kept), edges[-1] + beyond])
+    joined[0], joined[-1] = min(joined[0], other[0]), max(joined[-1], other[-1])
+    return joined
+
+
+def _beyond(distances: Axis, *, widths: Axis) -> Axis:
+    """Ascending distances beyond the end of an axis; a thin first one is left out, or made a whole voxel."""
+    outside = distances[distances > COINCIDENCE_TOLERANCE_MM]
+    if not outside.size or outside[0] >= _SLIVER * widths[0]:
+        return outside
+    return outside[1:] if outside.size > 1 else widths[:1]
+
+
+def _misfit(edges: Axis, other: Axis) -> float:
+    """How badly voxels average what lies on others: grows as the fourth power of their width."""
+    inner = other[(other > edges[0]) & (other < edges[-1])]
+    after = np.searchsorted(edges, inner)
+    low, high = edges[after - 1], edges[after]
+    width = float(np.median(np.diff(other)))
+    return float(np.sum(np.square((inner - low) * (high - inner)) / (high - low))) * width**2
+
+
+def common_grid(reference: Grid, evaluated: Grid) -> Grid:
+    """Voxels on which both maps are constant, as far as their number allows; they cover both boxes.
+
+    Along an axis that is refined, the voxels lie between the boundaries of both grids, and maps are brought
+    to them exactly; a boundary of the evaluated grid is left out where it would cut less than a tenth off a
+    voxel. Where all three axes together would take more than 2 M voxels, and more than twice those of
+    `union_grid`, the axes on which the grids fit each other best keep the reference's voxels, continued over
+    both boxes. Every boundary of the reference is kept in either case.
+
+    Raises
+    ------
+    GridMismatchError
+        When the boxes do not overlap, or as `union_grid` where not even one axis may be refined.
+    """
+    require_overlap(reference, evaluated)
+    if reference.coincides_with(evaluated):
+        return reference
+    pairs = list(zip(reference.edges_mm, evaluated.edges_mm, strict=True))
+    refined = [_refined(mine, theirs) for mine, theirs in pairs]
+    coarse = [_extend(mine, float(theirs[0]), float(theirs[-1])) for mine, theirs in pairs]
+    misfits = [_misfit(mine, theirs) for mine, theirs in pairs]
+    most = max(_REFINED_VOXELS, 2 * int(np.prod([e.size - 1 for e in coarse])))
+    best: tuple[float, int] | None = None
+    found = coarse
+    for choice in product((True, False), repeat=3):
+        edges = [r if fine else c for fine, r, c in zip(choice, refined, coarse, strict=True)]
+        n_voxels = int(np.prod([e.size - 1 for e in edges]))
+        left = sum(m for fine, m in zip(choice, misfits, strict=True) if not fine)
+        if any(choice) and n_voxels <= most and (best is None or (left, n_voxels) < best):
+            best, found = (left, n_voxels), edges
+    if best is None:
+        return union_grid(reference, evaluated)
+    return Grid(z_edges_mm=found[0], y_edges_mm=found[1], x_edges_mm=found[2])

@@ -11,9 +11,7 @@ import numpy as np
 from dosemover.comparison.settings import Scale
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, GridMismatchError, InputError
-from dosemover.grid import union_grid
-from dosemover.transport.axis import axis_marginal
-from dosemover.transport.line import line_w2_squared
+from dosemover.transport.measure import measure_pair
 
 _PRESCRIPTION_REGION = 0.95
 """Share of the prescription above which ``match-prescription`` compares mean doses."""
@@ -139,37 +137,20 @@ def warn_about_masses(reference: DoseMap, evaluated: DoseMap) -> None:
         )
 
 
-def rebinning_mm(reference: DoseMap, evaluated: DoseMap) -> float:
-    """How far averaging over the reference's voxels moves the dose of the evaluated map [mm].
-
-    Root of the sum over axes of W_2^2 between its projections before and after: 0 where the grids
-    coincide, up to about half a voxel where they do not.
-    """
-    grid = union_grid(reference.grid, evaluated.grid)
-    rebinned = evaluated.conserved_on(grid)
-    total = 0.0
-    for axis in range(3):
-        own, other = evaluated.grid.edges_mm[axis], grid.edges_mm[axis]
-        t = np.union1d(own, other)
-        f = np.interp(t, own, axis_marginal(evaluated.dose_gy, evaluated.grid, axis))
-        g = np.interp(t, other, axis_marginal(rebinned, grid, axis))
-        total += line_w2_squared(t, f, g)
-    return float(np.sqrt(max(total, 0.0)))
-
-
 def warn_about_rebinning(reference: DoseMap, evaluated: DoseMap) -> None:
-    """Warn where distances are between maps that one grid has blurred, and by how much."""
+    """Warn where a common grid blurs the evaluated map, and by how much."""
     if reference.grid.coincides_with(evaluated.grid):
         return
     try:
-        moved = rebinning_mm(reference, evaluated)
+        moved = measure_pair(reference=reference, evaluated=evaluated).averaged_mm
     except GridMismatchError:  # no common grid: every distance says so itself
         return
     if moved > _TOLERATED_REBINNING_MM:
         warnings.warn(
-            "the maps lie on different voxels: averaging the evaluated map over the reference's voxels moves "
-            f"its dose by {moved:.2g} mm. Distances of transport and moments, and their certified intervals, "
-            "are those of the averaged map; smaller ones mean nothing. Compute both maps on one grid.",
+            "the maps lie on different voxels, in too many or too thin pieces to compare exactly: averaging "
+            f"the evaluated map over larger ones moves its dose by up to {moved:.2g} mm. The certified "
+            "intervals of transport are widened by that; values below it mean nothing. Compute both maps on "
+            "one grid, or crop them.",
             AccuracyWarning,
             stacklevel=3,
         )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dosemover import transport
 from dosemover.comparison.context import ComparisonContext
@@ -14,6 +15,8 @@ from dosemover.comparison.registry import Family, fixed_keys
 from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.comparison.warm_up import finish_compilation
+from dosemover.errors import GridMismatchError
+from dosemover.grid import Grid, conserve, union_grid
 from dosemover.transport import TransportResult
 
 _DMD_PARTS = {
@@ -53,8 +56,23 @@ def _maps(context: ComparisonContext, found: TransportResult, names: dict[str, s
     for field, name in names.items():
         if field in found.fields:
             unit, label = _MAPS[field]
-            values = np.asarray(found.fields[field], dtype=np.float32)
-            context.maps[name] = FieldMap(values=values, grid=found.grid, unit=unit, label=label)
+            values, grid = _on_reference(context, np.asarray(found.fields[field]), found.grid)
+            context.maps[name] = FieldMap(
+                values=values.astype(np.float32, copy=False), grid=grid, unit=unit, label=label
+            )
+
+
+def _on_reference(context: ComparisonContext, values: NDArray[Any], grid: Grid) -> tuple[NDArray[Any], Grid]:
+    """A field averaged over the reference's voxels, where pieces of them had to be compared."""
+    if context.reference.grid.coincides_with(context.evaluated.grid):
+        return values, grid
+    try:
+        target = union_grid(context.reference.grid, context.evaluated.grid)
+    except GridMismatchError:  # too many voxels of the reference
+        return values, grid
+    if values.ndim == 3:
+        return conserve(values, source=grid, target=target), target
+    return np.stack([conserve(v, source=grid, target=target) for v in values]), target
 
 
 def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:

@@ -10,8 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from dosemover.dose import DoseMap
 from dosemover.grid import Grid
 from dosemover.transport.line import line_w1, line_w2_squared
-from dosemover.transport.measure import MeasurePair, Weight, measure_pair
+from dosemover.transport.measure import MeasurePair, Weight, checked_pair
 from dosemover.transport.result import TransportResult
+
+_BYTES_PER_VOXEL = 60
+"""Peak memory: both maps, and what brings them to one grid."""
 
 
 def axis_marginal(density: NDArray[Any], grid: Grid, axis: int) -> NDArray[np.float64]:
@@ -30,7 +33,7 @@ def _axis_wasserstein(pair: MeasurePair, order: int) -> TransportResult:
         f, g = axis_marginal(pair.a, pair.grid, axis), axis_marginal(pair.b, pair.grid, axis)
         by_axis[name] = line_w1(t, f, g) if order == 1 else float(np.sqrt(line_w2_squared(t, f, g)))
     value = float(np.sqrt(sum(d * d for d in by_axis.values())))
-    return TransportResult(
+    found = TransportResult(
         value=value,
         lower=value,
         upper=value,
@@ -42,6 +45,7 @@ def _axis_wasserstein(pair: MeasurePair, order: int) -> TransportResult:
             "z_mm": by_axis["z"],
         },
     )
+    return found.of_maps(pair.averaged_mm)
 
 
 def axis_w1(
@@ -82,9 +86,15 @@ def axis_w1(
     >>> round(axis_w1(reference=a, evaluated=b).value, 9)
     4.0
     """
-    return _axis_wasserstein(
-        measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight), 1
+    pair = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the distance along the axes",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
     )
+    return _axis_wasserstein(pair, 1)
 
 
 def axis_w2(
@@ -130,6 +140,12 @@ def axis_w2(
     >>> round(axis_w2(reference=a, evaluated=b).value, 9)
     4.0
     """
-    return _axis_wasserstein(
-        measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight), 2
+    pair = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the distance along the axes",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
     )
+    return _axis_wasserstein(pair, 2)

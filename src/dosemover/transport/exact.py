@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.grid import Grid
-from dosemover.transport.measure import MeasurePair, Weight, measure_pair
+from dosemover.transport.measure import MeasurePair, Weight, checked_pair
 from dosemover.transport.result import TransportResult
 
 _ROUNDING = 1e-9
@@ -19,6 +19,9 @@ _ROUNDING = 1e-9
 
 _OPTIMAL = 1e-6
 """A plan is optimal where its bounds differ by less than this share."""
+
+_BYTES_PER_VOXEL = 80
+"""Peak memory on the voxel grid, beside the cost matrix."""
 
 
 def _distances(x: NDArray[Any], y: NDArray[Any], order: int) -> NDArray[np.float64]:
@@ -176,7 +179,14 @@ def emd(
     _check_order(order)
     if max_atoms < 2:
         raise InputError(f"`max_atoms` must be at least 2, got {max_atoms}. Nothing could move.")
-    whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    whole = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the earth mover's distance",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+    )
     pair = whole.normalized()
     a, b, grid, block = _coarsened(pair, order, max_atoms)
     (x, p), (y, q) = _atoms(a, grid), _atoms(b, grid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from dosemover._runtime import Progress, no_progress
 from dosemover.dose import DoseMap
-from dosemover.errors import AccuracyWarning, InputError
+from dosemover.errors import InputError
 from dosemover.grid import Grid
 from dosemover.transport.flat_norm_solver import Bounds
-from dosemover.transport.measure import MeasurePair, Weight, measure_pair, to_evaluated_dose
+from dosemover.transport.measure import MeasurePair, Weight, checked_pair, to_evaluated_dose
 from dosemover.transport.result import TransportResult
 
 DEFAULT_REACHES_MM = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -22,6 +21,8 @@ DEFAULT_REACHES_MM = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 _BYTES_PER_VOXEL = 240
 """Peak memory on the grid, beside both maps."""
+
+_GAIN_OR_LOSS = "the flat norm will report gain or loss above all"
 
 
 def _check(tolerance: float, max_iterations: int, reach_mm: float | None = None) -> None:
@@ -68,7 +69,6 @@ class _Solved:
 
 def _solve(pair: MeasurePair, density: NDArray[np.float64], half_reach: float, **settings: Any) -> _Solved:
     """Crop to the difference and enclose its norm; no bounds where there is none."""
-    from dosemover.transport.dose_mover import check_memory
     from dosemover.transport.flat_norm_multilevel import solve
 
     different = density != 0
@@ -82,7 +82,6 @@ def _solve(pair: MeasurePair, density: NDArray[np.float64], half_reach: float, *
     grid = pair.grid.crop(cut)
     if not different.any():
         return _Solved(pair=pair, cut=cut, grid=grid, bounds=None)
-    check_memory(grid.n_voxels, _BYTES_PER_VOXEL, "the flat norm")
     bounds = solve(grid, np.ascontiguousarray(density[cut]), half_reach=half_reach, **settings)
     return _Solved(pair=pair, cut=cut, grid=grid, bounds=bounds)
 
@@ -235,15 +234,16 @@ def flat_norm(
     (0.25, 5.0)
     """
     _check(tolerance, max_iterations, reach_mm)
-    pair = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    pair = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the flat norm",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+        consequence=_GAIN_OR_LOSS,
+    )
     ratio = pair.mass_ratio
-    if not 0.5 <= ratio <= 2:
-        warnings.warn(
-            f"the evaluated map holds {ratio:.3g} times the dose of the reference: the flat norm will report "
-            "gain or loss above all. Scale it first (--scale match-integral, or a factor).",
-            AccuracyWarning,
-            stacklevel=2,
-        )
     solved = _solve(
         pair,
         pair.a - pair.b,
@@ -269,7 +269,8 @@ def flat_norm(
         "weight": weight,
         "masked": mask is not None,
     }
-    return _result(solved, unit=unit, parts=parts, settings=settings)
+    result = _result(solved, unit=unit, parts=parts, settings=settings)
+    return result.of_maps(pair.averaged_mm * pair.mass_ratio)
 
 
 def wasserstein_1(
@@ -336,7 +337,14 @@ def wasserstein_1(
     8.0
     """
     _check(tolerance, max_iterations)
-    pair = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    pair = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="W_1",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+    )
     solved = _solve_balanced(pair, tolerance, max_iterations, progress)
     settings = {
         "tolerance": tolerance,
@@ -346,7 +354,8 @@ def wasserstein_1(
         "masked": mask is not None,
     }
     result = _result(solved, unit=1.0, parts={}, settings=settings)
-    return replace(result, fields={"flow_mm": result.fields["flow_mm"]})
+    result = replace(result, fields={"flow_mm": result.fields["flow_mm"]})
+    return result.of_maps(pair.averaged_mm)
 
 
 def _solve_balanced(pair: MeasurePair, tolerance: float, max_iterations: int, progress: Progress) -> _Solved:
@@ -397,7 +406,15 @@ def flat_norm_gradient(
     several; its error shrinks with ``tolerance``.
     """
     _check(tolerance, max_iterations, reach_mm)
-    pair = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    pair = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the flat norm",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+        consequence=_GAIN_OR_LOSS,
+    )
     solved = _solve(
         pair,
         pair.a - pair.b,
@@ -442,7 +459,14 @@ def wasserstein_1_gradient(
     *Limits*: as for `flat_norm_gradient`.
     """
     _check(tolerance, max_iterations)
-    pair = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    pair = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="W_1",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+    )
     solved = _solve_balanced(pair, tolerance, max_iterations, no_progress)
     f, volume = solved.potential(), pair.grid.voxel_volume_mm3
     mass = pair.evaluated_mass

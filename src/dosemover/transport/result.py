@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -50,6 +50,21 @@ class TransportResult:
         if self.lower is None or self.upper is None:
             return None
         return (self.upper - self.lower) / self.upper if self.upper > 0 else 0.0
+
+    def of_maps(self, averaged_mm: float) -> TransportResult:
+        """The result for maps that lie up to ``averaged_mm`` from the densities that were compared.
+
+        Any distance that is at most W_2 of the normalised maps changes by no more than that, so certified
+        bounds are widened by it.
+        """
+        if averaged_mm == 0.0:
+            return self
+        return replace(
+            self,
+            lower=None if self.lower is None else max(self.lower - averaged_mm, 0.0),
+            upper=None if self.upper is None else self.upper + averaged_mm,
+            settings={**self.settings, "averaged_mm": averaged_mm},
+        )
 
     def summary(self) -> dict[str, float | None]:
         """Value, bounds and parts in one flat dictionary."""

@@ -15,14 +15,19 @@ from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.grid import Grid
 from dosemover.transport.log_convolution import Centers, soft_minimum, workers
-from dosemover.transport.measure import MeasurePair, Weight, measure_pair, to_evaluated_dose
+from dosemover.transport.measure import MeasurePair, Weight, checked_pair, to_evaluated_dose
 from dosemover.transport.result import TransportResult
 
 _SCALING = 0.9
 """Factor from one blur to the next on the way down."""
 
+_UNBALANCED = "the divergence will report gain or loss above all"
+
 _MEMORY = 6
 """Iterates that the acceleration at the last blur combines; none where atoms show: it would not settle."""
+
+_BYTES_PER_VOXEL = 300
+"""Peak memory on the grid, measured at 2 M voxels."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -336,7 +341,15 @@ def sinkhorn_divergence(
     settings = _Settings(
         blur_mm=blur_mm, reach_mm=reach_mm, tolerance=tolerance, max_iterations=max_iterations
     )
-    whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    whole = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the Sinkhorn divergence",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+        consequence=None if reach_mm is None else _UNBALANCED,
+    )
     outcome = _divergence(whole, settings, progress)
     return TransportResult(
         value=float(np.sqrt(max(2 * outcome.divergence, 0.0))),
@@ -392,7 +405,15 @@ def sinkhorn_gradient(
     settings = _Settings(
         blur_mm=blur_mm, reach_mm=reach_mm, tolerance=tolerance, max_iterations=max_iterations
     )
-    whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    whole = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the Sinkhorn divergence",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+        consequence=None if reach_mm is None else _UNBALANCED,
+    )
     outcome = _divergence(whole, settings, no_progress)
     p, volume = outcome.potentials, whole.grid.voxel_volume_mm3
     if reach_mm is None:

@@ -12,12 +12,15 @@ from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.transport.axis import axis_marginal
 from dosemover.transport.line import line_w1, line_w2_squared
-from dosemover.transport.measure import MeasurePair, Weight, measure_pair
+from dosemover.transport.measure import MeasurePair, Weight, checked_pair
 from dosemover.transport.result import TransportResult
 from dosemover.transport.slabs import each_slab
 
 _KNOTS_PER_VOXEL = 4
 _KNOTS = (512, 4096)
+
+_BYTES_PER_VOXEL = 100
+"""Peak memory on the grid."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -205,7 +208,14 @@ def sliced_w1(
     ----------
     Bonneel, Rabin, Peyre & Pfister, Sliced and Radon Wasserstein barycenters of measures, 2015.
     """
-    pair = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    pair = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the sliced distance",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+    )
     return _sliced(pair, n_directions, 1)
 
 
@@ -262,5 +272,12 @@ def sliced_w2(
     ----------
     Bonneel, Rabin, Peyre & Pfister, Sliced and Radon Wasserstein barycenters of measures, 2015.
     """
-    pair = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    pair = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the sliced distance",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+    )
     return _sliced(pair, n_directions, 2)

@@ -7,8 +7,11 @@ from numpy.typing import ArrayLike
 
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
-from dosemover.transport.measure import MeasurePair, Weight, measure_pair
+from dosemover.transport.measure import MeasurePair, Weight, checked_pair
 from dosemover.transport.result import TransportResult
+
+_BYTES_PER_VOXEL = 160
+"""Peak memory on the grid."""
 
 
 def sobolev_w2(
@@ -70,7 +73,14 @@ def sobolev_w2(
                 f"`{name}` must be positive, got {number}. The Poisson problem cannot be solved. "
                 "Leave it at its default."
             )
-    whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    whole = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="the Sobolev distance",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+    )
     pair = whole.normalized()
     value, count, status = _energy(pair, floor_percent, tolerance, max_iterations)
     return TransportResult(

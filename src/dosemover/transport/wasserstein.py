@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from dosemover._runtime import Progress, no_progress
 from dosemover.dose import DoseMap
-from dosemover.errors import AccuracyWarning
 from dosemover.grid import Grid
 from dosemover.transport.alignment import Alignment, aligned
-from dosemover.transport.axis import axis_marginal
-from dosemover.transport.bounds import balanced_upper_bound
-from dosemover.transport.dose_mover import Interval, check_memory
-from dosemover.transport.line import line_w2_squared
-from dosemover.transport.lower import LowerBoundSearch
-from dosemover.transport.measure import MeasurePair, Weight, measure_pair, to_evaluated_dose
+from dosemover.transport.balanced_interval import BalancedBounds
+from dosemover.transport.measure import (
+    MeasurePair,
+    Weight,
+    check_memory,
+    checked_pair,
+    to_evaluated_dose,
+)
 from dosemover.transport.monge_ampere import midpoint_potential
+from dosemover.transport.mover_interval import Interval
+from dosemover.transport.plan import PlanBounds
 from dosemover.transport.result import TransportResult
 from dosemover.transport.spline import SplineSpace, solve_potential, weighted_sum
 
@@ -47,25 +49,6 @@ class _Balanced:
     linear: bool
     n_iterations: int
     converged: bool
-
-
-def _pair(
-    reference: DoseMap, evaluated: DoseMap, mask: ArrayLike | None, weight: Weight
-) -> tuple[MeasurePair, float]:
-    """Normalised pair on the box that holds it, and the ratio of the masses."""
-    voxels = max(reference.grid.n_voxels, evaluated.grid.n_voxels)
-    check_memory(voxels, _BYTES_PER_VOXEL, "W_2")
-    pair = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
-    check_memory(pair.grid.n_voxels, _BYTES_PER_VOXEL, "W_2")
-    ratio = pair.mass_ratio
-    if not 0.5 <= ratio <= 2:
-        warnings.warn(
-            f"the evaluated map holds {ratio:.3g} times the dose of the reference: W_2 compares normalised "
-            "maps and cannot see that. Scale it (--scale) and read the mass ratio beside it.",
-            AccuracyWarning,
-            stacklevel=3,
-        )
-    return pair.normalized(), ratio
 
 
 def _solve(pair: MeasurePair, space: SplineSpace, *, tolerance: float, linear: bool | None) -> _Balanced:
@@ -176,28 +159,43 @@ def wasserstein_2(
     benamou2000, jacobs2020, villani2003
     """
     report = progress or no_progress
-    pair, ratio = _pair(reference, evaluated, mask, weight)
+    whole = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="W_2",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+    )
+    pair = whole.normalized()
     moved = aligned(pair)
     check_memory(moved.pair.grid.n_voxels, _BYTES_PER_VOXEL, "W_2")
     space = SplineSpace(moved.pair.grid)
     report("estimate", 0.0)
     solved = _solve(moved.pair, space, tolerance=tolerance, linear=None)
     notes = [] if solved.converged else ["the estimate did not converge"]
-    interval = Interval(None, None)
+    interval, plan = Interval(None, None), None
     if bounds:
-        interval = _interval(moved, space, solved, refine, halve, report, notes)
-    value = float(np.sqrt(moved.gained + solved.squared))
+        ends = BalancedBounds(moved=moved, space=space)
+        if not ends.narrow(solved.u, refine=refine, halve=halve, report=report):
+            notes.append("interrupted: the interval is the best so far")
+        interval = ends.interval
+        plan = ends.plan if ends.contradicts(solved.squared, trusted=solved.converged) else None
+    squared = solved.squared
+    if plan is not None:
+        squared, notes = plan.estimate, notes[1 - solved.converged :]
+    value = float(np.sqrt(moved.gained + squared))
     clipped = interval.clip(value)
     if abs(clipped - value) > _WORTH_TELLING * value:
         notes.append(f"the estimate {value:.6g} mm was clipped to the certified interval")
-    settings: dict[str, Any] = {"mass_ratio": ratio, "weight": weight, "masked": mask is not None}
+    settings: dict[str, Any] = {"mass_ratio": whole.mass_ratio, "weight": weight, "masked": mask is not None}
     maps: dict[str, NDArray[Any]] = {}
     if fields:
         report("fields", 0.8)
-        maps, told = _fields(pair, moved, space, solved.u)
+        maps, told = _fields(pair, moved, _motion(space, solved.u, plan))
         settings |= told
     report("done", 1.0)
-    return TransportResult(
+    result = TransportResult(
         value=clipped,
         lower=interval.lower,
         upper=interval.upper,
@@ -212,58 +210,29 @@ def wasserstein_2(
         n_iterations=solved.n_iterations,
         status="; ".join(notes) or "ok",
     )
+    return result.of_maps(whole.averaged_mm)
 
 
-def _axis_squared(pair: MeasurePair) -> float:
-    """Sum over the axes of W_2^2 of the projections: a lower bound, exact for shifts and products."""
-    return sum(
-        line_w2_squared(t, axis_marginal(pair.a, pair.grid, i), axis_marginal(pair.b, pair.grid, i))
-        for i, t in enumerate(pair.grid.edges_mm)
-    )
-
-
-def _interval(
-    moved: Alignment,
-    space: SplineSpace,
-    solved: _Balanced,
-    refine: int,
-    halve: bool,
-    report: Progress,
-    notes: list[str],
-) -> Interval:
-    """Both bounds from the potential; an interrupt keeps what there is."""
-    pair, gained = moved.pair, moved.gained
-    if not np.any(pair.a != pair.b):
-        return Interval(float(np.sqrt(gained)), float(np.sqrt(gained)))
-    lower, upper, search = gained + _axis_squared(pair), np.inf, None
-    try:
-        report("upper bound", 0.3)
-        flux = balanced_upper_bound(pair.a, pair.b, pair.grid, start=space.means(solved.u))
-        upper = gained + flux.squared
-        target = 0.99**2 * upper
-        report("lower bound", 0.5)
-        if lower < target:
-            search = LowerBoundSearch(
-                space, pair.a, pair.b, length_mm=np.inf, target=target - gained if upper < np.inf else np.inf
-            )
-            search.run(-solved.u, rounds=refine, halve=halve)
-    except KeyboardInterrupt:
-        notes.append("interrupted: the interval is the best so far")
-    if search is not None:
-        lower = max(lower, gained + search.best)
-    return Interval(float(np.sqrt(min(lower, upper))), float(np.sqrt(upper)) if upper < np.inf else None)
+def _motion(
+    space: SplineSpace, u: NDArray[np.float64], plan: PlanBounds | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Kantorovich potential [mm2] and displacement [3, z, y, x] along z, y, x of each voxel's dose."""
+    if plan is not None:
+        return plan.on(plan.price, space.grid), np.stack(
+            [plan.on(d, space.grid) for d in plan.displacement_mm]
+        )
+    middle = space.midpoints(u)
+    return 2 * (np.square(middle[1:]).sum(axis=0) / 4 - middle[0]), middle[1:]
 
 
 def _fields(
-    pair: MeasurePair, moved: Alignment, space: SplineSpace, u: NDArray[np.float64]
+    pair: MeasurePair, moved: Alignment, motion: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Displacement of each reference voxel, Kantorovich potential, and the displacement's summary."""
-    middle = moved.at_reference(space.midpoints(u), pair.grid)
-    potential = 2 * (np.square(middle[1:]).sum(axis=0) / 4 - middle[0])
+    potential, displacement = (moved.at_reference(values, pair.grid) for values in motion)
     potential -= _ramp(moved.shift_mm, pair.grid)
-    middle[1:] += moved.shift_mm[:, None, None, None]
-    displacement = np.stack([middle[3], middle[2], middle[1]]).astype(np.float32)
-    length = np.sqrt(np.square(middle[1:]).sum(axis=0))
+    displacement = (displacement + moved.shift_mm[:, None, None, None])[::-1].astype(np.float32)
+    length = np.sqrt(np.square(displacement, dtype=np.float64).sum(axis=0))
     mass = pair.a * pair.grid.voxel_volume_mm3
     told = {
         "displacement_mean_mm": [float(np.sum(mass * v)) for v in displacement],
@@ -318,8 +287,14 @@ def wasserstein_2_gradient(
     *Limits*: exact for the linear estimate; for Newton's, the derivative of the exact distance, as good
     as the solution is converged.
     """
-    check_memory(evaluated.grid.n_voxels, _BYTES_PER_VOXEL, "W_2")
-    whole = measure_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
+    whole = checked_pair(
+        reference=reference,
+        evaluated=evaluated,
+        mask=mask,
+        weight=weight,
+        what="W_2",
+        bytes_per_voxel=_BYTES_PER_VOXEL,
+    )
     a, b = whole.a / whole.reference_mass, whole.b / whole.evaluated_mass
     pair = MeasurePair(a=a, b=b, grid=whole.grid)
     moved = aligned(pair, whole=True)

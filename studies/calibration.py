@@ -164,7 +164,7 @@ def judged(
 ) -> dict[str, MetricResult]:
     """What `compare` reports; with voxels taken as independent where asked for."""
     names = [name for name in metrics if name != "dmd_mm"]
-    settings = CompareSettings(metrics=tuple(names), null=draws, seed=seed)
+    settings = CompareSettings(metrics=tuple(names), gamma=((2.0, 2.0),), null=draws, seed=seed)
     context = ComparisonContext(reference=reference, evaluated=evaluated, settings=settings)
     if independent and context.noise is not None:
         context.noise.__dict__["model"] = NoiseModel(correlation=NoiseCorrelation.independent())

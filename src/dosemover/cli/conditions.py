@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dosemover.comparison.result import ComparisonResult
 
 
-_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _FIELDS = ("value", "lower", "upper", "floor", "floor_sd", "z", "p")
 _PATTERN = re.compile(r"^\s*([a-z0-9_]+)(?:\.([a-z_]+))?\s*(<=|>=|<|>)\s*(\S+)\s*$")
 
@@ -35,7 +35,7 @@ class Condition:
         if metric is None or value is None:
             status = metric.status if metric is not None else "it was not computed"
             return f"{self.text}: {self.key}.{self.field} has no value ({status})"
-        if _OPERATORS[self.comparison](value, self.limit):
+        if OPERATORS[self.comparison](value, self.limit):
             return f"{self.text}: {self.key}.{self.field} is {value:.6g} {metric.unit}".rstrip()
         return None
 
@@ -43,7 +43,7 @@ class Condition:
 def condition(text: str) -> Condition:
     """Parse one limit."""
     match = _PATTERN.match(text)
-    limit = _number(match.group(4)) if match else None
+    limit = finite_number(match.group(4)) if match else None
     if match is None or limit is None or (match.group(2) or "value") not in _FIELDS:
         raise argparse.ArgumentTypeError(
             f"must be KEY<NUMBER with <, <=, > or >=, and KEY optionally followed by one of "
@@ -54,7 +54,7 @@ def condition(text: str) -> Condition:
     )
 
 
-def _number(text: str) -> float | None:
+def finite_number(text: str) -> float | None:
     """A finite number, or None where the text is none."""
     try:
         value = float(text)

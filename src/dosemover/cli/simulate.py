@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dosemover.cli import options
 from dosemover.cli.progress import progress_bar, say
+from dosemover.cli.until import goal
+from dosemover.errors import InputError
 
 if TYPE_CHECKING:
-    from dosemover.montecarlo import SimulationResult
+    from dosemover.cli.until import StoppingRule
+    from dosemover.montecarlo import SimulationConfig, SimulationResult
 
 _STATE = "state.npz"
-_INTERRUPTED = 130
+_UNTIL = "until.json"
+_NOT_REACHED, _INTERRUPTED = 3, 130
 
 
 def add_parser(commands: Any) -> None:
@@ -33,6 +38,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--histories", type=options.count, metavar="N", help="number of primary photons")
     parser.add_argument("--batches", type=options.count, metavar="N", help="number of batches")
     parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument(
+        "--until",
+        type=goal,
+        action="append",
+        default=[],
+        metavar="KEY.floor<NUMBER",
+        help="stop when the noise floor of a metric, between two independent simulations of the quality "
+        "reached, is low enough: 'dmd_mm.floor<0.1'. --histories is then the most that is simulated; may be "
+        "given more than once",
+    )
+    parser.add_argument(
+        "--reference", metavar="MAP", help="with --until: the floor between this map and the simulation"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from DIR/state.npz of an earlier run")
     parser.add_argument("--quiet", action="store_true", help="no table, no progress")
     parser.set_defaults(run=run)
@@ -48,18 +66,51 @@ def run(arguments: argparse.Namespace) -> int:
         read_config(arguments.config), **{name: value for name, value in asked.items() if value is not None}
     )
     directory = make_directory(Path(arguments.output))
+    rule = _rule(arguments, config)
     earlier = load_state(directory / _STATE, config) if arguments.resume else None
     with progress_bar(quiet=arguments.quiet) as progress:
-        result = simulate(config, progress=progress, resume=earlier)
+        result = simulate(config, progress=progress, resume=earlier, stop=rule)
+    reached = rule is None or rule.check(result)
     written = write_result(result, directory)
+    if rule is not None:
+        written.append(_write_until(rule, directory))
     if not arguments.quiet:
         _print(result)
+    for sentence in [] if rule is None else rule.told():
+        say(sentence, quiet=arguments.quiet and reached)
     for path in written:
         print(path)
     if result.status == "interrupted":
         say("interrupted: what was simulated is written, --resume goes on", quiet=False)
         return _INTERRUPTED
-    return 0
+    return 0 if reached else _NOT_REACHED
+
+
+def _rule(arguments: argparse.Namespace, config: SimulationConfig) -> StoppingRule | None:
+    """The stopping rule that was asked for, checked before anything is simulated."""
+    if not arguments.until:
+        if arguments.reference:
+            raise InputError("--reference is the map of a stopping rule. Alone it does nothing. Add --until.")
+        return None
+    if config.engine != "builtin":
+        raise InputError(
+            f"--until watches the built-in engine, but the engine is {config.engine!r}. Its dose comes only "
+            "when it is done. Set histories, compare, and read how many times as many are needed."
+        )
+    from dosemover.cli.until import StoppingRule
+    from dosemover.io import read_dose
+
+    reference = None if arguments.reference is None else read_dose(arguments.reference)
+    return StoppingRule(goals=arguments.until, reference=reference)
+
+
+def _write_until(rule: StoppingRule, directory: Path) -> Path:
+    """What the stopping rule found at every check, beside the dose."""
+    from dosemover.cli.outputs import write_text
+
+    told = {"told": rule.told(), "checks": rule.checks}
+    write_text(str(directory / _UNTIL), json.dumps(told, indent=1) + "\n")
+    return directory / _UNTIL
 
 
 def _print(result: SimulationResult) -> None:

@@ -46,11 +46,34 @@ def _print_notes(console: Console, result: ComparisonResult) -> None:
             notes.setdefault(metric.status, []).append(metric.key)
     for status, keys in notes.items():
         console.print(f"[dim]{escape(', '.join(keys))}: {escape(status)}[/]", soft_wrap=True)
+    for note in (_sampling_note(result), _grid_note(result)):
+        if note:
+            console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+
+
+def _sampling_note(result: ComparisonResult) -> str:
+    """How much of the metrics comes from voxels of low sampling."""
+    shares = [
+        f"{key} {number(share, 2)} %"
+        for key, metric in result.metrics.items()
+        if (share := metric.settings.get("low_sampling_share_percent")) is not None
+    ]
+    mask = result.maps.get("low_sampling_mask")
+    return f"from low sampling ({mask.label}): {', '.join(shares)}" if shares and mask is not None else ""
+
+
+def _grid_note(result: ComparisonResult) -> str:
+    """Which floors were drawn on a coarser grid."""
+    keys: dict[str, list[str]] = {}
+    for key, metric in result.metrics.items():
+        if (grid := metric.settings.get("null_grid")) is not None:
+            keys.setdefault(str(grid), []).append(key)
+    return "; ".join(f"noise alone of {', '.join(names)}: {grid}" for grid, names in keys.items())
 
 
 def _print_maps(console: Console, result: ComparisonResult) -> None:
     """Which maps were compared, at which scale, and the plain sentence."""
-    from dosemover.comparison.sentence import verdict
+    from dosemover.comparison.sentence import histories, verdict
 
     console.print(f"[bold]reference[/] {_map_line(result.reference)}", soft_wrap=True)
     console.print(f"[bold]evaluated[/] {_map_line(result.evaluated)}", soft_wrap=True)
@@ -58,6 +81,9 @@ def _print_maps(console: Console, result: ComparisonResult) -> None:
     sentence = verdict(result)
     if sentence:
         console.print(f"\n[bold]{sentence}[/]", soft_wrap=True)
+    more = histories(result)
+    if more:
+        console.print(more, soft_wrap=True)
     console.print()
 
 

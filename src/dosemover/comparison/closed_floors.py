@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dosemover.comparison.noise_at_hand import NoiseAtHand
+from dosemover.comparison.noise_at_hand import LEVEL_UNCERTAINTY, NoiseAtHand
 from dosemover.comparison.result import MetricResult
 from dosemover.noise import (
     BatchPermutations,
@@ -104,10 +104,12 @@ def _by_variance(noise: NoiseAtHand) -> Judge:
     here = noise.evaluated.interpolated_to(noise.reference.grid)
     variance = combined_variance(reference=noise.reference, evaluated=here)
     assert variance is not None
+    doubt = LEVEL_UNCERTAINTY if noise.estimated else 0.0
     correlation = noise.model.correlation
     n = variance.size
     total = float(variance.sum())
     square_variance = 2 * float(np.sum(variance**2)) * correlation.squared_inflation / n**2
+    square_variance += (2 * doubt * total / n) ** 2
     deviation = float(np.sqrt(correlation.sum_variance(np.sqrt(variance)))) / n
     center = float(np.mean(noise.reference.dose_gy, dtype=np.float64))
 
@@ -117,7 +119,7 @@ def _by_variance(noise: NoiseAtHand) -> Judge:
             return square_significance(
                 value, mean=total / n, variance=square_variance, root=key == "rmse_gy", method=method
             )
-        freedom = correlation.freedom
+        freedom = 1 / (1 / correlation.freedom + 2 * doubt**2) if doubt else correlation.freedom
         if key == "mean_difference_gy":
             return sum_significance(value, center=0.0, deviation=deviation, method=method, freedom=freedom)
         spread = deviation / center

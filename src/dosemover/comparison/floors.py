@@ -9,13 +9,15 @@ import numpy as np
 
 from dosemover.comparison.closed_floors import closed_floors
 from dosemover.comparison.coarse_floors import PILOTS, coarsened, coarsest_factor
-from dosemover.comparison.context import ComparisonContext
-from dosemover.comparison.noise_at_hand import NoiseAtHand
+from dosemover.comparison.context import ComparisonContext, missing
+from dosemover.comparison.histories import with_histories
+from dosemover.comparison.noise_at_hand import LEVEL_UNCERTAINTY, NoiseAtHand
 from dosemover.comparison.registry import Family, run
 from dosemover.comparison.result import MetricResult
+from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
-from dosemover.noise import nulls
+from dosemover.noise import nulls, square_significance
 from dosemover.noise.significance import Direction, Significance, significance
 
 _VOXEL_DRAWS = 2_000_000
@@ -48,14 +50,26 @@ def with_significance(
     metrics are drawn on the coarsest grid on which the floor's error stays below its own standard
     deviation, and their value there is what is compared (settings ``null_grid``).
     """
-    noise = context.noise
-    if noise is None:
+    if context.noise is None:
         return results
+    return with_histories(_judge_all(context, context.noise, families, wanted, results))
+
+
+def _judge_all(
+    context: ComparisonContext,
+    noise: NoiseAtHand,
+    families: Sequence[Family],
+    wanted: dict[str, frozenset[str]],
+    results: dict[str, MetricResult],
+) -> dict[str, MetricResult]:
+    """Every result that can be judged, judged."""
     asked = context.settings.null is not None
     exact = closed_floors(noise, results, draws=context.settings.null, seed=context.settings.seed)
     judged = {key: _with(results[key], exact[key]) if key in exact else results[key] for key in results}
-    if noise.estimated and not asked:
-        return judged
+    if noise.estimated:
+        judged = {key: one if key in exact else _with_doubt(one) for key, one in judged.items()}
+        if not asked:
+            return judged
     modes = ("always", "on request") if asked else ("always",)
     todo = [f for f in families if f.null in modes and wanted.get(f.name, frozenset()) - exact.keys()]
     if not todo:
@@ -204,6 +218,21 @@ def _judged(
     return replace(judged, settings={**judged.settings, **note})
 
 
+def _with_doubt(result: MetricResult) -> MetricResult:
+    """A floor that its own family found, with the uncertainty of an estimated noise level.
+
+    The square of a distance is proportional to the variance of the noise: its relative standard deviation
+    gains twice that of the level.
+    """
+    if result.floor is None or result.value is None or result.floor_sd is None or result.floor <= 0:
+        return result
+    square = result.floor**2 + result.floor_sd**2
+    spread = 4 * result.floor**2 * result.floor_sd**2 + (2 * LEVEL_UNCERTAINTY * square) ** 2
+    method = str(result.settings.get("significance", ""))
+    found = square_significance(result.value, mean=square, variance=spread, root=True, method=method)
+    return replace(result, floor=found.floor, floor_sd=found.floor_sd, z=found.z, p=found.p)
+
+
 def _with(result: MetricResult, found: Significance) -> MetricResult:
     """A result with its floor and significance."""
     return replace(
@@ -213,4 +242,57 @@ def _with(result: MetricResult, found: Significance) -> MetricResult:
         z=found.z,
         p=found.p,
         settings={**result.settings, "significance": found.method, "null_draws": found.n_draws},
+    )
+
+
+def noise_floor(
+    key: str,
+    *,
+    reference: DoseMap,
+    evaluated: DoseMap,
+    family: Family,
+    settings: CompareSettings,
+) -> MetricResult:
+    """The floor of one metric between two maps, at the least cost: no p value, no bounds.
+
+    Parameters
+    ----------
+    key : str
+        A key of the family.
+    reference, evaluated : DoseMap
+        At least one with batches or uncertainty; the same map twice stands for two independent
+        simulations of its quality.
+    family : Family
+    settings : CompareSettings
+
+    Returns
+    -------
+    MetricResult
+        With `floor` and `floor_sd`, or with None and the reason in `status`.
+    """
+    wanted = {family.name: frozenset({key})}
+    context = ComparisonContext(reference=reference, evaluated=evaluated, settings=settings)
+    noise = context.noise
+    if noise is None:
+        return missing(key, family.keys(settings)[key], "no noise is known or was found")
+    result = run(family, context, wanted[family.name])[0]
+    if result.floor is not None:
+        return result
+    exact = closed_floors(noise, {key: result}, draws=None, seed=settings.seed)
+    if key in exact:
+        return _with(result, exact[key])
+    rng = np.random.default_rng(settings.seed)
+    if noise.by_batches and reference is evaluated:
+        pairs = nulls.replicated_pairs(dose=reference, draws=_FEWEST, rng=rng)
+    else:
+        pairs = _floor_pairs(noise, _FEWEST, rng)
+    values = _collect(context, [family], wanted, pairs, _FEWEST, 1).get(key, [])
+    if len(values) < 2:
+        return result
+    method = {"significance": noise.method, "null_draws": len(values)}
+    return replace(
+        result,
+        floor=float(np.mean(values)),
+        floor_sd=float(np.std(values, ddof=1)),
+        settings={**result.settings, **method},
     )

@@ -9,17 +9,22 @@ import numpy as np
 
 from dosemover.dose import DoseMap
 from dosemover.noise import (
-    NoiseCorrelation,
     NoiseLevel,
     NoiseModel,
+    distant_variance,
     noise_correlation,
     noise_level,
     noise_model,
     undamped,
 )
 
-_ROUNDS = 4
-"""Level and correlation of the noise depend on each other: rounds until they agree."""
+_HIGH_SHARE = 0.2
+"""Share of the high dose above which the correlation of noise of unknown level is looked at."""
+
+_MOST_SIGMA = 4.0
+"""Differences beyond this are no noise to learn a correlation from."""
+LEVEL_UNCERTAINTY = 0.25
+"""Relative standard uncertainty of an estimated noise level: noise need not go with the root of the dose."""
 
 ESTIMATED = "approximate: noise level estimated from the maps"
 
@@ -97,11 +102,7 @@ def noise_at_hand(*, reference: DoseMap, evaluated: DoseMap) -> NoiseAtHand | No
     levels = (noise_level(reference), noise_level(evaluated))
     if not any(level.per_root_dose for level in levels):
         return None
-    correlation = _correlation(reference, evaluated, levels)
-    levels = tuple(
-        undamped(level, correlation, shape=dose.grid.shape)
-        for level, dose in zip(levels, (reference, evaluated), strict=True)
-    )
+    levels = _with_correlation(reference, evaluated, levels)
     first, second = (
         replace(dose, uncertainty_gy=level.uncertainty_gy(dose)) if level.per_root_dose else dose
         for level, dose in zip(levels, (reference, evaluated), strict=True)
@@ -109,14 +110,25 @@ def noise_at_hand(*, reference: DoseMap, evaluated: DoseMap) -> NoiseAtHand | No
     return NoiseAtHand(reference=first, evaluated=second, levels=levels)
 
 
-def _correlation(reference: DoseMap, evaluated: DoseMap, levels: tuple[NoiseLevel, ...]) -> NoiseCorrelation:
-    """Correlation of noise whose level is not known yet, from the scaled difference at high dose."""
+def _with_correlation(
+    reference: DoseMap, evaluated: DoseMap, levels: tuple[NoiseLevel, NoiseLevel]
+) -> tuple[NoiseLevel, ...]:
+    """The levels with what the correlation of the noise takes from second differences put back.
+
+    One map does not tell correlated noise from dose; the difference of two does, where both are noisy
+    alike. Its variance over voxels too far apart to share noise bounds what its correlation may explain.
+    """
     here = evaluated.interpolated_to(reference.grid).dose_gy
     mean = (np.asarray(reference.dose_gy, dtype=np.float64) + here) / 2
-    high = mean > 0.2 * max(level.high_dose_gy for level in levels)
+    high = mean > _HIGH_SHARE * max(level.high_dose_gy for level in levels)
     scaled = np.where(high, (here - reference.dose_gy) / np.sqrt(np.where(high, mean, 1.0)), np.nan)
-    correlation = NoiseCorrelation.independent()
-    for _ in range(_ROUNDS):
-        mended = (undamped(one, correlation, shape=reference.grid.shape) for one in levels)
-        correlation = noise_correlation(scaled, variance=sum(one.per_root_dose**2 for one in mended))
-    return correlation
+    near = sum(level.per_root_dose**2 for level in levels)
+    distant = distant_variance(scaled)
+    if distant is None or distant <= near:
+        return levels
+    most = _MOST_SIGMA * float(np.sqrt(distant))
+    correlation = noise_correlation(np.clip(scaled, -most, most), variance=distant)
+    mended = tuple(undamped(one, correlation, shape=reference.grid.shape) for one in levels)
+    total = sum(level.per_root_dose**2 for level in mended)
+    share = float(np.sqrt(min(distant / total, 1.0)))
+    return tuple(replace(one, per_root_dose=share * one.per_root_dose) for one in mended)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dosemover import transport
+from dosemover import metrics, transport
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.noise_at_hand import NoiseAtHand
 from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.dose import DoseMap
+from dosemover.errors import InputError
 from dosemover.noise import nulls
-from dosemover.noise.regions import low_sampling, significant_voxels
+from dosemover.noise.regions import low_sampling, significant_voxels, systematic_probability
 
 LOW_SAMPLING_PERCENT = 10.0
 _DRAWS = 19
 _MOST_VOXELS = 1_000_000
 _REACH_HALF = 0.5
+_KF_PERMUTATIONS = 39
 
-_FIELDS = ("dmd_index_mm", "gain_loss_gy")
-"""Solver fields that are compared with their own noise where draws are asked for."""
+_DMD_FIELDS = {
+    "dmd_index_mm": "index_mm",
+    "displacement_mm": "displacement_mm",
+    "change_percent": "change_percent",
+}
+"""Maps of a comparison and the solver's fields that they hold, compared with their own noise on request."""
 
 
 def with_regions(context: ComparisonContext, results: dict[str, MetricResult]) -> dict[str, MetricResult]:
@@ -31,8 +37,10 @@ def with_regions(context: ComparisonContext, results: dict[str, MetricResult]) -
 
     ``low_sampling_mask``: the relative uncertainty exceeds 10 %. ``significant_mask``: the difference,
     averaged over 3 x 3 x 3 voxels, exceeds what noise alone reaches anywhere in the map;
-    ``dmd_index_significant_mask`` and ``gain_loss_significant_mask``: the same of the solvers' fields,
-    where ``null`` is given.
+    ``dmd_index_significant_mask``, ``displacement_significant_mask``, ``change_significant_mask`` and
+    ``gain_loss_significant_mask``: the same of the solvers' fields, where ``null`` is given.
+    ``kf_systematic_percent``: the probability, by the fit of Kawrakow and Fippel, that a voxel's difference
+    is systematic.
     """
     noise = context.noise
     if noise is None:
@@ -42,6 +50,7 @@ def with_regions(context: ComparisonContext, results: dict[str, MetricResult]) -
     asked = context.settings.null is not None
     if asked or (not noise.estimated and context.reference.grid.n_voxels <= _MOST_VOXELS):
         _significant(context, noise, here)
+    _kawrakow_fippel(context, results)
     if low is None:
         return results
     label = f"relative uncertainty above {LOW_SAMPLING_PERCENT:g} %"
@@ -106,15 +115,34 @@ def _significant(context: ComparisonContext, noise: NoiseAtHand, here: DoseMap) 
     found = significant_voxels(_averaged(noise.reference, here), fields)
     label = f"difference real, 3 x 3 x 3 voxels, {100 * found.level:.0f} % false alarms in the whole map"
     context.maps["significant_mask"] = _mask(context, found.mask, label)
-    if context.settings.null is None:
-        return
-    for name in (n for n in _FIELDS if n in context.maps):
-        drawn = [_solver_field(context, name, *pair) for pair in pairs]
-        found = significant_voxels(np.asarray(context.maps[name].values), drawn)
-        label = f"{context.maps[name].label} beyond its own noise, {100 * found.level:.0f} % false alarms"
-        context.maps[f"{name.rsplit('_', 1)[0]}_significant_mask"] = FieldMap(
-            values=found.mask.astype(np.float32), grid=context.maps[name].grid, unit="", label=label
-        )
+    if context.settings.null is not None:
+        _significant_fields(context, pairs)
+
+
+def _significant_fields(context: ComparisonContext, pairs: Sequence[nulls.Pair]) -> None:
+    """Masks of where the solvers' fields exceed the same fields between maps of noise alone."""
+    if "dmd_index_mm" in context.maps:
+        drawn = [_dose_mover_fields(context, *pair) for pair in pairs]
+        for name, field in _DMD_FIELDS.items():
+            _mark(context, name, [_size(one[field]) for one in drawn])
+    if "gain_loss_gy" in context.maps:
+        _mark(context, "gain_loss_gy", [_gain_loss(context, *pair) for pair in pairs])
+
+
+def _mark(context: ComparisonContext, name: str, drawn: list[NDArray[Any]]) -> None:
+    """The mask of one field, under the name of the field without its unit."""
+    shown = context.maps[name]
+    found = significant_voxels(_size(shown.values), drawn)
+    label = f"{shown.label} beyond its own noise, {100 * found.level:.0f} % false alarms"
+    context.maps[f"{name.rsplit('_', 1)[0]}_significant_mask"] = FieldMap(
+        values=found.mask.astype(np.float32), grid=shown.grid, unit="", label=label
+    )
+
+
+def _size(field: NDArray[Any]) -> NDArray[np.float64]:
+    """A scalar field as it is, the length of vectors."""
+    values = np.asarray(field, dtype=np.float64)
+    return np.linalg.norm(values, axis=0) if values.ndim == 4 else values
 
 
 def _averaged(one: DoseMap, two: DoseMap) -> NDArray[np.float64]:
@@ -124,17 +152,74 @@ def _averaged(one: DoseMap, two: DoseMap) -> NDArray[np.float64]:
     return uniform_filter(np.subtract(two.dose_gy, one.dose_gy, dtype=np.float64), size=3, mode="nearest")
 
 
-def _solver_field(context: ComparisonContext, name: str, one: DoseMap, two: DoseMap) -> NDArray[Any]:
-    """The index map of the Dose Mover's Distance, or the flat norm's gain and loss, of one drawn pair."""
-    settings = context.settings
-    if name == "gain_loss_gy":
-        found = transport.flat_norm(reference=one, evaluated=two, reach_mm=settings.reach_mm)
-        return np.asarray(found.fields["gain_loss_gy"])
-    found = transport.dose_movers_distance(
+def _gain_loss(context: ComparisonContext, one: DoseMap, two: DoseMap) -> NDArray[Any]:
+    """The flat norm's gain and loss of one drawn pair."""
+    found = transport.flat_norm(reference=one, evaluated=two, reach_mm=context.settings.reach_mm)
+    return np.asarray(found.fields["gain_loss_gy"])
+
+
+def _dose_mover_fields(context: ComparisonContext, one: DoseMap, two: DoseMap) -> Mapping[str, NDArray[Any]]:
+    """Index, displacement and change of the Dose Mover's Distance of one drawn pair."""
+    return transport.dose_movers_distance(
         reference=one,
         evaluated=two,
-        exchange_mm_per_percent=settings.exchange_mm_per_percent,
-        ambient_dose_percent=settings.ambient_dose_percent,
+        exchange_mm_per_percent=context.settings.exchange_mm_per_percent,
+        ambient_dose_percent=context.settings.ambient_dose_percent,
         bounds=False,
+    ).fields
+
+
+def _kawrakow_fippel(context: ComparisonContext, results: Mapping[str, MetricResult]) -> None:
+    """The decomposition voxel by voxel and region by region, where it was asked for."""
+    fitted = results.get("kf_fraction_percent")
+    if fitted is None or fitted.value is None or "z" not in context.maps:
+        return
+    fractions = np.asarray(fitted.settings["fractions"], dtype=np.float64)
+    shifts = np.asarray(fitted.settings["shifts_sigma"], dtype=np.float64)
+    high = (
+        context.reference.dose_gy
+        >= fitted.settings["dose_threshold_percent"] / 100 * context.reference.max_gy
     )
-    return np.asarray(found.fields["index_mm"])
+    if fractions.size:
+        z = np.asarray(context.maps["z"].values, dtype=np.float64)
+        probability = 100 * systematic_probability(z, fractions=fractions, shifts_sigma=shifts)
+        context.maps["kf_systematic_percent"] = FieldMap(
+            values=np.where(high, probability, np.nan).astype(np.float32),
+            grid=context.reference.grid,
+            unit="%",
+            label="probability that the difference is systematic",
+        )
+    for name, row in list(context.regions.items()):
+        context.regions[name] = {**row, **_decomposed(context, _mask_of(context, name))}
+
+
+def _mask_of(context: ComparisonContext, region: str) -> NDArray[Any] | None:
+    """Voxels of a region of the table: all above a dose, or a structure's."""
+    structure = next((s for s in context.structures if s.name == region), None)
+    if structure is not None:
+        return metrics.structure_fraction(structure, context.reference.grid) > 0.5
+    words = region.split()
+    percent = float(words[1]) if words[0] == "above" else 0.0
+    return context.reference.dose_gy >= percent / 100 * context.normalization_dose_gy
+
+
+def _decomposed(context: ComparisonContext, mask: NDArray[Any] | None) -> dict[str, float | None]:
+    """Share and size of the systematic difference in one region."""
+    try:
+        found = metrics.kawrakow_fippel(
+            reference=context.reference,
+            evaluated=context.evaluated_here,
+            dose_threshold_percent=0.0,
+            mask=mask,
+            n_permutations=_KF_PERMUTATIONS if context.noise is not None and context.noise.by_batches else 0,
+            seed=context.settings.seed,
+        )
+    except InputError:  # no voxel of the region has an uncertainty
+        found = None
+    if found is None:
+        return {"kf_fraction_percent": None, "kf_shift_sigma": None, "kf_p": None}
+    return {
+        "kf_fraction_percent": found.fraction_percent,
+        "kf_shift_sigma": found.shift_sigma,
+        "kf_p": found.p_value,
+    }

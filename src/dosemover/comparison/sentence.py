@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dosemover.comparison.histories import SHARE
 from dosemover.comparison.result import ComparisonResult
+from dosemover.noise import histories_factor
 
 
 def verdict(result: ComparisonResult) -> str | None:
@@ -17,6 +19,30 @@ def verdict(result: ComparisonResult) -> str | None:
     floor = result.metrics["dmd_mm"].floor if "dmd_mm" in result.metrics else None
     noise = f" (noise alone: {_short(floor)} mm)" if floor is not None else ""
     return f"The dose moved by {_short(moved)} mm and changed by {_short(changed)} %{noise}."
+
+
+_USEFUL_MM = 0.1
+"""A floor of the Dose Mover's Distance below this is never worth more histories."""
+
+
+def histories(result: ComparisonResult) -> str | None:
+    """How many histories would bring the noise below what matters; None where it is below, or unknown.
+
+    What matters is 0.1 mm, or a tenth of the reading where that is more. "About 4 times as many histories
+    on both sides would bring the noise floor below 0.1 mm."
+    """
+    metric = result.metrics.get("dmd_mm")
+    if metric is None or metric.value is None or not metric.floor:
+        return None
+    goal = max(_USEFUL_MM, SHARE * metric.value)
+    if metric.floor <= goal:
+        return None
+    factor = histories_factor(floor=metric.floor, goal=goal)
+    share = ", a tenth of the reading" if goal > _USEFUL_MM else ""
+    return (
+        f"About {_short(factor)} times as many histories on both sides would bring the noise floor "
+        f"from {_short(metric.floor)} mm to {_short(goal)} mm{share}."
+    )
 
 
 def _short(value: float) -> str:

@@ -6,7 +6,13 @@ from dosemover.noise.correlation import (
     lag_correlation,
     noise_correlation,
 )
-from dosemover.noise.level import NoiseLevel, histories_factor, noise_level, undamped
+from dosemover.noise.level import (
+    NoiseLevel,
+    distant_variance,
+    histories_factor,
+    noise_level,
+    undamped,
+)
 from dosemover.noise.nulls import (
     NoiseModel,
     combined_variance,
@@ -14,16 +20,23 @@ from dosemover.noise.nulls import (
     parametric_pairs,
     permuted_pairs,
     pooled_mean,
+    replicated_pairs,
     resampled_pairs,
 )
 from dosemover.noise.quadratic import (
     BatchPermutations,
     centered_weights,
+    orthogonal_weights,
     root_of_gamma,
     square_significance,
     sum_significance,
 )
-from dosemover.noise.regions import SignificantVoxels, low_sampling, significant_voxels
+from dosemover.noise.regions import (
+    SignificantVoxels,
+    low_sampling,
+    significant_voxels,
+    systematic_probability,
+)
 from dosemover.noise.significance import Significance, significance
 
 __all__ = [
@@ -36,20 +49,24 @@ __all__ = [
     "centered_weights",
     "combined_variance",
     "correlated_normal",
+    "distant_variance",
     "histories_factor",
     "lag_correlation",
     "low_sampling",
     "noise_correlation",
     "noise_level",
     "noise_model",
+    "orthogonal_weights",
     "parametric_pairs",
     "permuted_pairs",
     "pooled_mean",
+    "replicated_pairs",
     "resampled_pairs",
     "root_of_gamma",
     "significance",
     "significant_voxels",
     "square_significance",
     "sum_significance",
+    "systematic_probability",
     "undamped",
 ]

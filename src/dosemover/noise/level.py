@@ -18,6 +18,10 @@ _LEAST_DOSE = 0.05
 """Voxels below this share of the high dose are not looked at: too few hits, or none."""
 _LEAST_NOISE = 5e-4
 """Noise below this share of the high dose cannot be told from rounding and interpolation."""
+_ROUNDING = 0.5
+"""Noise below this share of the step between stored values is that of rounding, which is 1/sqrt(12) of it."""
+_DISTANCE = 4
+"""Voxels over which noise counts as no longer correlated."""
 _HIGH_DOSE_PERCENTILE = 99.9
 _LEAST_WHITE = -0.55
 """Correlation of neighboring second differences: -2/3 for white noise, about -0.63 for correlated Monte
@@ -75,7 +79,7 @@ def noise_level(dose: DoseMap) -> NoiseLevel:
     and a smooth map does not: the correlation of neighbors tells them apart. *Limits*: assumes equal
     voxel densities and equal weights of the hits; correlated noise is damped by the differences, which
     `undamped` mends where the correlation is known; a denoised or smoothed map shows no noise; noise
-    below 0.05 % of the high dose reads none.
+    below 0.05 % of the high dose reads none, and so does noise below half the step of rounded values.
 
     References
     ----------
@@ -96,6 +100,10 @@ def noise_level(dose: DoseMap) -> NoiseLevel:
     whiteness = _neighbor_correlation(scaled, 5 * median, axes)
     if level < _LEAST_NOISE * np.sqrt(top) or whiteness > _LEAST_WHITE:
         return replace(silent, whiteness=whiteness)
+    if level * np.sqrt(top) < _ROUNDING * _rounding_step(here[high]):
+        return replace(
+            silent, whiteness=whiteness, status="no noise found: rounding of the values explains it"
+        )
     return NoiseLevel(per_root_dose=level, high_dose_gy=top, whiteness=whiteness, status="estimated")
 
 
@@ -104,6 +112,43 @@ def _second_differences(values: NDArray[Any], axes: list[int]) -> NDArray[np.flo
     for axis in axes:
         values = np.diff(values, n=2, axis=axis)
     return values
+
+
+def _rounding_step(values: NDArray[Any]) -> float:
+    """Least difference between two different values: the step of a rounded map, all but 0 for others."""
+    steps = np.diff(np.unique(values))
+    return float(steps.min()) if steps.size else 0.0
+
+
+def distant_variance(scaled: NDArray[Any]) -> float | None:
+    """Variance of correlated noise in a difference of two maps, from voxels too far apart to share it.
+
+    Parameters
+    ----------
+    scaled : ndarray, shape [z, y, x]
+        Difference over what makes its noise even; NaN is left out.
+
+    Returns
+    -------
+    float or None
+        None where the map is too small.
+
+    Notes
+    -----
+    *Definition*: as in `noise_level`, with second differences over 4 voxels instead of 1: they damp noise
+    that is correlated over up to 3 voxels no more, and take away a real difference that is smooth over 9.
+    Medians ignore edges. *Limits*: a real difference that bends over most of the map counts as noise.
+    """
+    values = np.asarray(scaled, dtype=np.float64)
+    axes = [axis for axis in range(3) if values.shape[axis] > 4 * _DISTANCE]
+    for axis in axes:
+        moved = np.moveaxis(values, axis, 0)
+        bent = moved[: -2 * _DISTANCE] - 2 * moved[_DISTANCE:-_DISTANCE] + moved[2 * _DISTANCE :]
+        values = np.moveaxis(bent, 0, axis)
+    finite = values[np.isfinite(values)]
+    if not axes or finite.size < _FEWEST_VOXELS:
+        return None
+    return float(np.median(np.abs(finite)) / 0.6745) ** 2 / 6.0 ** len(axes)
 
 
 def _neighbor_correlation(values: NDArray[Any], limit: float, axes: list[int]) -> float:
@@ -144,13 +189,16 @@ def undamped(level: NoiseLevel, correlation: NoiseCorrelation, *, shape: tuple[i
     return replace(level, per_root_dose=level.per_root_dose / np.sqrt(gain))
 
 
-def histories_factor(*, floor: float, goal: float) -> float:
+def histories_factor(*, floor: float, goal: float, power: float = 0.5) -> float:
     """How many times as many histories, on both sides, bring a noise floor down to a goal.
 
     Parameters
     ----------
     floor, goal : float
         Of one metric, in one unit.
+    power : float
+        q of the law floor ~ histories^-q: 1/2 for metrics of the first order in the difference
+        (distances, RMSE, mean and maximum), 1 for mean squares.
 
     Returns
     -------
@@ -160,17 +208,18 @@ def histories_factor(*, floor: float, goal: float) -> float:
     Raises
     ------
     InputError
-        When the goal is not positive.
+        When the goal or the power is not positive.
 
     Notes
     -----
-    *Definition*: (floor / goal)^2: a metric of the first order in the difference (distances, RMSE, mean
-    and maximum) falls as histories^-1/2, see the calibration page for the slopes found. *Limits*: mean
-    squares fall as 1/histories; passing rates follow no power law.
+    *Definition*: (floor / goal)^(1/q). *Limits*: passing rates and similarity indices follow no power law,
+    see the calibration page for the slopes found.
     """
     if not (np.isfinite(goal) and goal > 0):
         raise InputError(
             f"`goal` must be positive, got {goal}. No number of histories brings noise to 0. "
             "Name the floor that you need, in the metric's unit."
         )
-    return max((floor / goal) ** 2, 1.0)
+    if not (np.isfinite(power) and power > 0):
+        raise InputError(f"`power` must be positive, got {power}. A floor that does not fall has no goal.")
+    return max((floor / goal) ** (1 / power), 1.0)

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError
 from dosemover.noise.correlation import NoiseCorrelation, correlated_normal, noise_correlation
-from dosemover.noise.quadratic import centered_weights
+from dosemover.noise.quadratic import centered_weights, orthogonal_weights
 
 Pair = tuple[DoseMap, DoseMap]
 
 _STRONG_SHARE = 0.9
 _FEWEST_WEAK = 2000
 _BATCH_PAIRS = 4
+_MOST_SIGMA = 4.0
+"""Standardised differences beyond this are no noise to learn a correlation from."""
 _DOUBTFUL = 0.3
 """Relative uncertainty from which on a voxel's own uncertainty is too random to be taken at its word."""
 
@@ -107,6 +109,33 @@ def resampled_pairs(
         yield (
             _around(reference, truth, _resampled_noise(reference, rng)),
             _around(evaluated, truth, _resampled_noise(evaluated, rng)),
+        )
+
+
+def replicated_pairs(*, dose: DoseMap, draws: int, rng: np.random.Generator) -> Iterator[Pair]:
+    """Pairs as two independent simulations of the quality of one map with batches would be.
+
+    The two sides' weights are at right angles: independent ones of the same few batches would be more or
+    less alike by chance, which the noise of two simulations is not.
+
+    Parameters
+    ----------
+    dose : DoseMap
+        With at least 3 batches.
+    draws : int
+    rng : numpy.random.Generator
+
+    Yields
+    ------
+    (DoseMap, DoseMap)
+    """
+    batches, _ = _require_batches(dose, dose)
+    truth = pooled_mean(dose, dose)
+    for _ in range(draws):
+        one, two = orthogonal_weights(len(batches), rng)
+        yield (
+            _around(dose, truth, np.tensordot(one, batches, axes=(0, 0))),
+            _around(dose, truth, np.tensordot(two, batches, axes=(0, 0))),
         )
 
 
@@ -274,7 +303,8 @@ def _standardized_noise(
         return np.stack(fields), "batches"
     usable = variance > 0
     difference = np.subtract(here.dose_gy, reference.dose_gy, dtype=np.float64)
-    return np.where(usable, difference / np.sqrt(np.where(usable, variance, 1.0)), np.nan)[None], "difference"
+    z = np.where(usable, difference / np.sqrt(np.where(usable, variance, 1.0)), np.nan)
+    return np.clip(z, -_MOST_SIGMA, _MOST_SIGMA)[None], "difference"
 
 
 def _standardized_batches(dose: DoseMap) -> Iterator[NDArray[np.float64]]:

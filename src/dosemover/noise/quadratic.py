@@ -92,6 +92,25 @@ def centered_weights(n: int, draws: int, rng: np.random.Generator) -> NDArray[np
     return normal / (np.linalg.norm(normal, axis=1, keepdims=True) * np.sqrt(n))
 
 
+def orthogonal_weights(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Two rows of `centered_weights` at right angles to each other, shape [2, n].
+
+    Raises
+    ------
+    InputError
+        When there are fewer than 3 batches: the weights of two have no direction left.
+    """
+    if n < 3:
+        raise InputError(
+            f"a floor between two simulations of the quality of one needs at least 3 batches, got {n}. "
+            "Simulate in more batches."
+        )
+    normal = rng.standard_normal((2, n))
+    normal -= normal.mean(axis=1, keepdims=True)
+    basis, _ = np.linalg.qr(normal.T)
+    return basis.T / np.sqrt(n)
+
+
 class BatchPermutations:
     """Relabellings of pooled batches for metrics that are quadratic or linear in the difference.
 

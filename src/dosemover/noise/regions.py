@@ -107,3 +107,28 @@ def low_sampling(
     variance = sum((np.square(u, dtype=np.float64) for u in known), np.zeros(reference.grid.shape))
     mean = (np.asarray(reference.dose_gy, dtype=np.float64) + evaluated.dose_gy) / 2
     return (mean > 0) & (variance > np.square(limit_percent / 100 * mean))
+
+
+def systematic_probability(
+    z: NDArray[Any], *, fractions: NDArray[Any], shifts_sigma: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Probability that a voxel belongs to a shifted component of a mixture, given its z.
+
+    Parameters
+    ----------
+    z : ndarray
+        Standardised differences; NaN stays NaN.
+    fractions, shifts_sigma : ndarray, shape (component,)
+        Share a_i and shift d_i of each component, as `dosemover.metrics.kawrakow_fippel` fits them.
+
+    Notes
+    -----
+    *Definition*: sum a_i n(z - d_i) / [sum a_i n(z - d_i) + (1 - sum a_i) n(z)], n the normal density.
+    *Limits*: a voxel is judged by its own z alone, so that shifts below one standard uncertainty leave
+    every voxel near the share itself; neighbours lend it nothing.
+    """
+    values = np.asarray(z, dtype=np.float64)[..., None]
+    odds = np.sum(
+        fractions * np.exp(np.clip(values * shifts_sigma - shifts_sigma**2 / 2, -700, 700)), axis=-1
+    )
+    return odds / (odds + max(1 - float(np.sum(fractions)), 1e-12))

@@ -114,6 +114,7 @@ def context(result: ComparisonResult) -> dict[str, Any]:
         "significant_z": SIGNIFICANT_Z,
         "dvh": tables.dvh_table(result),
         "regions": tables.region_table(result),
+        "where": tables.where_table(result),
         "planes": planes(result),
         "settings": tables.key_values(result.settings, identifiers=identifiers),
         "provenance": tables.key_values(result.provenance, identifiers=identifiers),

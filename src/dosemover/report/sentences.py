@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from dosemover.comparison.result import ComparisonResult, MetricResult
+from dosemover.comparison.sentence import histories
 from dosemover.comparison.sentence import verdict as moved_and_changed
 from dosemover.report.formatting import is_number, number, p_value, percent, quantity
 
@@ -516,8 +517,9 @@ def verdict(result: ComparisonResult) -> str:
 
 
 def verdict_details(result: ComparisonResult) -> list[str]:
-    """Short sentences under the verdict: significance, total, gamma, residual."""
-    return [text for text in (_noise(result), _total(result), _gamma(result), _residual(result)) if text]
+    """Short sentences under the verdict: significance, histories, total, gamma, residual."""
+    parts = (_noise(result), histories(result), _total(result), _gamma(result), _residual(result))
+    return [text for text in parts if text]
 
 
 def _noise(result: ComparisonResult) -> str:

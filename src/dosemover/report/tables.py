@@ -21,6 +21,7 @@ from dosemover.report.formatting import (
     quantity,
 )
 from dosemover.report.sentences import GAMMA_RATE, GROUPS, explain, is_significant, rank
+from dosemover.report.volumes import OUTLINES
 
 HEADLINES = ("dmd_mm", "mass_ratio", "dmd_residual_max_percent", "best_shift_mm")
 """Metrics shown as large figures on the first screen; two gamma passing rates join them."""
@@ -68,7 +69,9 @@ def _row(metric: MetricResult, *, identifiers: bool) -> dict[str, Any]:
         "value": quantity(metric.value, metric.unit) if known else None,
         "interval": _interval(metric),
         "bar": _bar(metric) if known else None,
+        "share": _share(metric) if known else "",
         "floor": _floor(metric),
+        "floor_note": _floor_note(metric),
         "evidence": _evidence(metric),
         "significant": is_significant(metric) if known else None,
         "means": text.means if known else "",
@@ -111,6 +114,42 @@ def _floor(metric: MetricResult) -> str:
     spread = f" ± {number(metric.floor_sd, 1)}" if is_number(metric.floor_sd) else ""
     unit = f" {pretty_unit(metric.unit)}" if metric.unit else ""
     return f"{number(metric.floor, 2)}{spread}{unit}"
+
+
+def _share(metric: MetricResult) -> str:
+    """How much of a value comes from voxels of low sampling."""
+    share = metric.settings.get("low_sampling_share_percent")
+    return f"{quantity(share, '%')} of it from low sampling" if is_number(share) else ""
+
+
+def _floor_note(metric: MetricResult) -> str:
+    """The grid that a floor was drawn on where that is a coarser one, and the value there."""
+    grid = metric.settings.get("null_grid")
+    if grid is None:
+        return ""
+    there = metric.settings.get("null_grid_value")
+    value = f", where the value is {quantity(there, metric.unit)}" if is_number(there) else ""
+    return f"drawn with {grid}{value}"
+
+
+def where_table(result: ComparisonResult) -> list[dict[str, str]]:
+    """Regions that are outlined: what they mean and how much of the irradiated volume they hold."""
+    rows = []
+    for key, name in OUTLINES.items():
+        field = result.maps.get(key)
+        if field is None:
+            continue
+        inside = np.asarray(field.values) > 0.5
+        dose = np.asarray(result.reference.interpolated_to(field.grid).dose_gy)
+        volume = np.broadcast_to(field.grid.voxel_volume_mm3, inside.shape)
+        cells = [("volume", f"{number(float(np.sum(volume[inside])) / 1e3)} cm³")]
+        for percent in (10, 50):
+            above = dose >= percent / 100 * result.reference.max_gy
+            total = float(np.sum(volume[above]))
+            share = 100 * float(np.sum(volume[above & inside])) / total if total else None
+            cells.append((f"above_{percent}", quantity(share, "%")))
+        rows.append({"key": key, "name": name, "meaning": field.label, **dict(cells)})
+    return rows
 
 
 def _evidence(metric: MetricResult) -> str:

@@ -36,7 +36,7 @@ ARROW_DOSE_FRACTION = 0.05
 LOW_SAMPLING_PERCENT = 10.0
 """Relative standard uncertainty above which a voxel counts as poorly sampled."""
 
-_LEVELS = {"dose": 4095, "mask": 64}
+_LEVELS = {"dose": 4095, "mask": 64, "outline": 64}
 _DEFAULT_LEVELS = 1022  # even: zero is one of the levels of a symmetric range
 
 
@@ -48,7 +48,8 @@ class Layer:
     ----------
     key, label, unit : str
     kind : str
-        How it is coloured: "dose", "diverging", "gamma", "sequential", "density" or "mask".
+        How it is coloured: "dose", "diverging", "gamma", "sequential", "density", "mask" (a structure) or
+        "outline" (a region that is drawn around, whatever map is shown).
     values : ndarray, shape [z, y, x]
         On the reference grid; NaN where not evaluated.
     limit : float
@@ -74,7 +75,18 @@ _STYLES = {
     "dmd_index_mm": ("sequential", "DMD index", "extreme"),
     "dmd_residual_gy": ("diverging", "Residual", "extreme"),
     "gain_loss_gy": ("diverging", "Gain / loss", "mean"),
+    "kf_systematic_percent": ("sequential", "Systematic (K–F)", "extreme"),
 }
+
+OUTLINES = {
+    "low_sampling_mask": "Low sampling",
+    "significant_mask": "Difference real",
+    "displacement_significant_mask": "Displacement real",
+    "change_significant_mask": "Change real",
+    "dmd_index_significant_mask": "DMD index real",
+    "gain_loss_significant_mask": "Gain / loss real",
+}
+"""Masks that are outlined, and their names on the page."""
 
 _VECTORS = {"displacement_mm": "Displacement", "flow_mm": "Flow"}
 
@@ -141,6 +153,8 @@ def layers(result: ComparisonResult) -> list[Layer]:
 def _scalar_layer(key: str, field: FieldMap, grid: Grid) -> Layer:
     """One map of the comparison as a layer."""
     values = _on_grid(field, grid)
+    if key in OUTLINES:
+        return Layer(key=key, label=OUTLINES[key], unit="", kind="outline", values=values, limit=1.0)
     kind, reduce = _style(key, values)
     label = _gamma_label(key) if kind == "gamma" else _STYLES.get(key, ("", field.label, ""))[1]
     limit = 2.0 if kind == "gamma" else 5.0 if key == "z" else _limit(values)

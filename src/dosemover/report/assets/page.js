@@ -47,6 +47,7 @@ function layerControls(viewer) {
     const select = chip("radio", "layer", layer.label, layer === viewer.layer, () => {
       viewer.options.displacement_mm = layer.key === "change_percent" && "displacement_mm" in viewer.vectors;
       viewer.options.flow_mm = layer.key === "gain_loss_gy" && "flow_mm" in viewer.vectors;
+      showOutlines(viewer, layer.key);
       viewer.show(layer.key);
       syncOptions(viewer);
     });
@@ -55,10 +56,17 @@ function layerControls(viewer) {
   }
 }
 
+// A map comes with the outline of where it is more than noise.
+function showOutlines(viewer, key) {
+  for (const { key: mask } of viewer.outlines) if (mask !== "low_sampling_mask") viewer.options[mask] = false;
+  const own = key === "difference_gy" || key === "z" || key.startsWith("gamma") ? "significant_mask" : REAL_MASKS[key];
+  if (own && own in viewer.byKey) viewer.options[own] = true;
+}
+
 function optionControls(viewer) {
   const host = $("#overlays");
-  const offer = (key, label) => {
-    const box = chip("checkbox", key, label, Boolean(viewer.options[key]), (on) => viewer.set(key, on));
+  const offer = (key, label, color) => {
+    const box = chip("checkbox", key, label, Boolean(viewer.options[key]), (on) => viewer.set(key, on), color);
     box.querySelector("input").dataset.option = key;
     host.append(box);
   };
@@ -67,8 +75,10 @@ function optionControls(viewer) {
   for (const [key, vectors] of Object.entries(viewer.vectors)) offer(key, `${vectors.label} arrows`);
   if (viewer.structures.length) offer("structures", "Structures");
   if (viewer.byKey.density) offer("density", "Density below");
-  if (viewer.byKey.z) offer("real", "Only where |z| ≥ 3");
-  if (viewer.byKey.uncertainty_percent) offer("sampling", `Uncertainty ${viewer.lowSamplingPercent} % outlined`);
+  for (const layer of viewer.outlines) offer(layer.key, layer.label, OUTLINE_COLORS[layer.key]);
+  if (viewer.byKey.significant_mask) offer("real", "Only where real");
+  else if (viewer.byKey.z) offer("real", "Only where |z| ≥ 3");
+  if (viewer.byKey.uncertainty_percent && !viewer.byKey.low_sampling_mask) offer("sampling", `Uncertainty ${viewer.lowSamplingPercent} % outlined`);
   offer("smooth", "Smooth");
   offer("whole", "Whole grid");
 }

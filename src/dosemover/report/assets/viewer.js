@@ -9,6 +9,16 @@ const ISODOSE_COLORS = ["#5cc8ff", "#6fa8ff", "#7ee787", "#ffe066", "#ffa94d", "
 const STRUCTURE_COLORS = ["#3b82f6", "#e8590c", "#2f9e44", "#c2255c", "#7048e8", "#0c8599", "#b08900", "#868e96"];
 const NOT_EVALUATED = [34, 38, 46];
 const REAL_Z = 3;
+// Regions that are drawn around, and the masks that say where a map is more than noise.
+const OUTLINE_COLORS = {
+  low_sampling_mask: "#ffffff", significant_mask: "#ffd43b", displacement_significant_mask: "#63e6be",
+  change_significant_mask: "#ff8cc6", dmd_index_significant_mask: "#ffa94d", gain_loss_significant_mask: "#a5d8ff",
+};
+const REAL_MASKS = {
+  change_percent: "change_significant_mask", dmd_index_mm: "dmd_index_significant_mask",
+  gain_loss_gy: "gain_loss_significant_mask", displacement_mm: "displacement_significant_mask",
+  flow_mm: "gain_loss_significant_mask",
+};
 const MAX_HEIGHT = 540; // of a plane, in CSS pixels
 
 function clamp(value, low, high) { return Math.min(high, Math.max(low, value)); }
@@ -147,8 +157,9 @@ class PlaneView {
     const labels = viewer.options.isodoses ? this.drawIsodoses(context, viewer.byKey.reference, false) : [];
     if (viewer.options.dashed) this.drawIsodoses(context, viewer.byKey.evaluated, true);
     if (viewer.options.sampling) this.drawSampling(context);
+    for (const layer of viewer.outlines) if (viewer.options[layer.key]) this.drawOutline(context, layer);
     for (const [key, vectors] of Object.entries(viewer.vectors)) {
-      if (viewer.options[key]) this.drawArrows(context, vectors);
+      if (viewer.options[key]) this.drawArrows(context, key, vectors);
     }
     this.drawCrosshair(context);
     this.drawIsodoseLabels(context, labels);
@@ -170,7 +181,7 @@ class PlaneView {
     const pixels = image.data;
     const values = this.slice(viewer.layer);
     const density = viewer.options.density ? this.slice(viewer.byKey.density) : null;
-    const real = viewer.options.real ? this.slice(viewer.byKey.z) : null;
+    const real = viewer.options.real ? this.realPixels() : null;
     const grayOf = density ? 105 / viewer.byKey.density.limit : 0;
     const scale = viewer.scale;
     const nu = viewer.axes.n[this.u];
@@ -201,7 +212,7 @@ class PlaneView {
           at = 3 * Math.min(255, Math.floor(256 * scale.position(value)));
           if (density) cover = scale.cover(value);
         }
-        if (real && !(Math.abs(real[k]) >= REAL_Z)) {
+        if (real && !real[k]) {
           cover *= density ? 0.15 : 1;
           const fade = density ? 1 : 0.18;
           pixels[out] = gray + cover * (fade * color[at] + (1 - fade) * 26 - gray);
@@ -216,6 +227,12 @@ class PlaneView {
       }
     }
     return image;
+  }
+
+  // Whether the map shown is more than noise, voxel by voxel: by its own mask, that of the difference, or z.
+  realPixels() {
+    const mask = this.viewer.realMask(this.viewer.layer.key);
+    return mask ? this.slice(mask).map((v) => v >= 0.5) : this.slice(this.viewer.byKey.z).map((z) => Math.abs(z) >= REAL_Z);
   }
 
   segments(layer, level) {
@@ -294,7 +311,15 @@ class PlaneView {
     this.stroke(context, segments.filter((_, i) => i % 3 !== 2), "#ffffff", 1.2);
   }
 
-  drawArrows(context, vectors) {
+  // Poor sampling in broken lines, what is real in full ones.
+  drawOutline(context, layer) {
+    const segments = this.segments(layer, 0.5);
+    const broken = layer.key === "low_sampling_mask";
+    this.stroke(context, segments, "rgba(0,0,0,.6)", 2.8);
+    this.stroke(context, broken ? segments.filter((_, i) => i % 3 !== 2) : segments, OUTLINE_COLORS[layer.key], 1.4);
+  }
+
+  drawArrows(context, key, vectors) {
     const { axes } = vectors;
     const { viewer } = this;
     const mm = viewer.axes.centers[this.normal][viewer.voxel[this.normal]];
@@ -303,11 +328,13 @@ class PlaneView {
     const strideOf = (axis) => Math.max(1, Math.round(27 / (axes.pitch(axis) * this.scale)));
     const [su, sv] = [strideOf(this.u), strideOf(this.v)];
     const arrows = [];
+    const mask = viewer.options.real ? viewer.realMask(key) : null;
     for (let j = sv >> 1; j < axes.n[this.v]; j += sv) {
       for (let i = su >> 1; i < axes.n[this.u]; i += su) {
         const voxel = { [this.u]: i, [this.v]: j, [this.normal]: at };
         const [du, dv] = [vectors.component(this.u, voxel), vectors.component(this.v, voxel)];
         if (Number.isNaN(du) || Number.isNaN(dv)) continue;
+        if (mask && mask.at(viewer.voxelNear(axes, voxel)) < 0.5) continue;
         const x = this.toX(axes.centers[this.u][i]);
         const y = this.toY(axes.centers[this.v][j]);
         arrows.push([x, y, x + du * size, y + (this.up ? -1 : 1) * dv * size]);
@@ -394,13 +421,15 @@ class Viewer {
     const layers = data.volumes.layers.map((packed) => new Layer(packed, this.axes));
     this.byKey = Object.fromEntries(layers.map((layer) => [layer.key, layer]));
     this.structures = layers.filter((layer) => layer.kind === "mask");
-    this.layers = layers.filter((layer) => layer.kind !== "mask" && layer.kind !== "density");
+    this.outlines = layers.filter((layer) => layer.kind === "outline");
+    this.layers = layers.filter((layer) => !["mask", "density", "outline"].includes(layer.kind));
     this.vectors = Object.fromEntries(
       Object.entries(data.volumes.vectors).map(([key, packed]) => [key, new VectorLayer(packed)]),
     );
     this.tables = Object.fromEntries(Object.entries(data.colormaps).map(([name, text]) => [name, colorTable(text)]));
     this.box = data.box;
     this.options = { smooth: true, whole: false, isodoses: true, density: "density" in this.byKey };
+    this.options.low_sampling_mask = "low_sampling_mask" in this.byKey;
     this.shownStructures = new Set();
     this.window = 1;
     this.listeners = [];
@@ -410,6 +439,14 @@ class Viewer {
       .map((figure) => new PlaneView(this, figure, figure.dataset.plane));
     this.pending = false;
     if (root) new ResizeObserver(() => this.resize()).observe(root); // a 1-D map has no slices
+  }
+
+  // The mask of where a map is more than noise; that of the difference for maps without one of their own.
+  realMask(key) { return this.byKey[REAL_MASKS[key]] || this.byKey.significant_mask || null; }
+
+  // The voxel of the page in which a voxel of other axes has its centre.
+  voxelNear(axes, voxel) {
+    return Object.fromEntries(["x", "y", "z"].map((a) => [a, this.axes.find(a, axes.centers[a][voxel[a]])]));
   }
 
   get scale() { return new ColorScale(this.layer, this.tables, this.window); }

@@ -144,3 +144,11 @@ def test_links_to_absent_pages_are_left_out(tmp_path):
     assert docs.leave_out(text, tmp_path) == "review\n"
     (tmp_path / "gallery.md").touch()
     assert "gallery.md" in docs.leave_out(text, tmp_path)
+
+
+def test_pages_that_no_toctree_names_join_the_guide(tmp_path):
+    docs = pytest.importorskip("optional_pages", reason="Sphinx is not installed: pip install --group docs")
+    for name in ("index", "guide", "review", "new"):
+        (tmp_path / f"{name}.md").write_text("guide\nreview\nthe_other_pages\n" if name == "guide" else "")
+    assert docs.unlisted(tmp_path) == ["new"]
+    assert docs.leave_out("a\nthe_other_pages\nb", tmp_path) == "a\nnew\nb"

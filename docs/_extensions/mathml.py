@@ -14,7 +14,7 @@ logger = getLogger(__name__)
 
 
 def mathml(latex: str, *, display: str, node: nodes.Node | None = None) -> str:
-    """MathML of a formula; ``display`` is "inline" or "block". A command that comes out as text is warned of."""
+    """MathML of a formula, "inline" or "block"; a command that comes out as text is warned of."""
     found = convert(latex, display=display)
     if "\\" in found or "&#x0005C;" in found:
         logger.warning("a command of this formula is not understood: %s", latex, location=node)

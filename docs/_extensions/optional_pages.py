@@ -1,4 +1,4 @@
-"""Pages that a study writes: where one is not there yet, the lines that lead to it are left out."""
+"""Pages that studies write: lines that lead to absent ones are left out, unlisted ones join the guide."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-OPTIONAL = ("critical_analysis", "gallery")
+OPTIONAL = ("critical_analysis", "gallery", "monte_carlo")
 """Names of such pages, without ``.md``."""
+
+REST = "the_other_pages"
+"""Entry of a toctree that stands for all pages that no toctree names."""
+
+FRAGMENTS = frozenset({"index", "readings"})
+"""Files that are no page of a toctree."""
+
+
+def unlisted(folder: Path) -> list[str]:
+    """Names of the pages that no page names on a line of its own."""
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    named = {line.strip() for text in pages.values() for line in text.split("\n")}
+    return sorted(set(pages) - named - FRAGMENTS)
 
 
 def leave_out(text: str, folder: Path) -> str:
     """Text without toctree entries of, and table rows about, pages that are absent."""
     absent = [name for name in OPTIONAL if not (folder / f"{name}.md").exists()]
+    text = text.replace(f"\n{REST}\n", "\n".join(["", *unlisted(folder), ""]))
     return "\n".join(
         line
         for line in text.split("\n")

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dosemover._runtime import no_progress
 from dosemover.errors import DataFormatError, DosemoverError, InputError
 from dosemover.study import read_costs, read_measurements, read_provenance
 from dosemover.study.bank import make_bank, read_bank, run_pilot
 from dosemover.study.chunks import chunks_of, measure_chunk
 from dosemover.study.collect import collect
 from dosemover.study.design import read_study
-from dosemover.study.runner import collect_study, planned, run_study, study_progress
+from dosemover.study.runner import _wait, collect_study, planned, run_study, study_progress
 from dosemover.study.table import MEASUREMENT_COLUMNS, SORTED_BY, write_table
 from synthetic_study import synthetic_measurements
 
@@ -83,9 +84,9 @@ def in_this_process(path, directory):
     for case in study.cases:
         plan.pilots[case.name] = run_pilot(study.seed, case)
         plan.chunks += chunks_of(study, case, plan.pilots[case.name])
-    for key in plan.banks().values():
-        make_bank(key, directory / "banks")
     for chunk in plan.chunks:
+        for key in (chunk.reference, chunk.evaluated):
+            make_bank(key, directory / "banks")
         measure_chunk(chunk, directory / "banks", directory / "parts")
     return plan
 
@@ -177,8 +178,11 @@ def test_what_is_missing_is_named_and_the_rest_is_kept(done, tmp_path):
     plan = in_this_process(tiny(tmp_path), tmp_path / "out")
     lost = plan.chunks[0]
     plan.part(lost).unlink()
+    collect(plan, seconds=2.0)
     collect(plan)
+    collect(plan, seconds=3.0)
     facts = read_provenance(plan.directory)
+    assert facts["wall_seconds_of_runs"] == [2.0, 3.0]
     assert facts["missing_cells"] == [lost.facts()]
     assert facts["comparisons"] == 36
     partial = read_measurements(plan.directory)
@@ -261,18 +265,63 @@ def test_work_that_fails_is_told_after_the_rest_is_done(tmp_path):
     plan = in_this_process(path, tmp_path / "out")
     bank = tmp_path / "out" / "banks" / plan.chunks[-1].evaluated.name
     plan.part(plan.chunks[-1]).unlink()
-    bank.write_bytes(b"damaged")
+    np.savez(bank, something=np.zeros(3))
     with pytest.raises(DosemoverError, match=r"1 pieces of work failed, the first of them box: shift"):
         run_study(study, tmp_path / "out", workers=1)
     assert read_provenance(tmp_path / "out")["missing_cells"] == [plan.chunks[-1].facts()]
 
 
+class Piece:
+    """A future as the runner sees it."""
+
+    def __init__(self, status, error=None):
+        self.status, self.error = status, error
+
+    def done(self):
+        return self.status != "pending"
+
+    def exception(self):
+        return self.error
+
+
+def test_waiting_ends_when_time_is_up_and_cancels_the_rest(done):
+    pieces = [Piece("finished"), Piece("pending"), Piece("pending")]
+    canceled, shown = [], []
+    failures = _wait(
+        dict(zip(pieces, done.chunks, strict=False)),
+        3,
+        lambda what, fraction: shown.append((what, fraction)),
+        time.monotonic() - 1,
+        cancel=canceled.extend,
+    )
+    assert failures == []
+    assert canceled == pieces[1:]
+    assert shown == [(done.chunks[0].label, pytest.approx(1 / 3))]
+
+
+def test_what_failed_is_told_with_its_reason(done):
+    pieces = [Piece("error", ValueError("no dose")), Piece("cancelled"), Piece("finished")]
+    failures = _wait(dict(zip(pieces, done.chunks, strict=False)), 3, no_progress, None, cancel=list)
+    assert failures[0] == f"{done.chunks[0].label}: ValueError: no dose"
+    assert "cancelled" in failures[1]
+    assert len(failures) == 2
+
+
 @pytest.mark.slow
-def test_time_that_is_up_leaves_whole_cells(tmp_path):
+def test_time_that_is_up_before_one_cell_is_complete_is_told(tmp_path):
     path = tiny(tmp_path, replicates=60, size=100)
-    run_study(read_study(path), tmp_path / "out", workers=1, max_seconds=6.0)
-    facts = read_provenance(tmp_path / "out")
-    assert facts["comparisons"] % 60 == 0
+    with pytest.raises(DosemoverError, match=r"time of 0.01 s was up before one cell was complete"):
+        run_study(read_study(path), tmp_path / "out", workers=1, max_seconds=0.01)
+
+
+def test_a_damaged_bank_is_made_again(tmp_path):
+    plan = in_this_process(tiny(tmp_path), tmp_path / "out")
+    key = plan.chunks[0].reference
+    path = tmp_path / "out" / "banks" / key.name
+    before = read_bank(path).batches_gy
+    path.write_bytes(path.read_bytes()[:1000])
+    make_bank(key, path.parent)
+    np.testing.assert_array_equal(read_bank(path).batches_gy, before)
 
 
 @pytest.mark.slow

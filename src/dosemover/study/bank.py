@@ -164,9 +164,9 @@ class Bank:
 
 
 def make_bank(key: BankKey, folder: Path) -> Path:
-    """Simulate a bank, or find it: its file, written whole or not at all."""
+    """Simulate a bank, or find it: its file, written whole or not at all; a damaged one is made again."""
     path = folder / key.name
-    if path.exists():
+    if zipfile.is_zipfile(path):
         return path
     start, cpu_start = time.perf_counter(), cpu_time()
     single_threaded()

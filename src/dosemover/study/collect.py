@@ -30,6 +30,7 @@ from dosemover.study.table import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from dosemover.study.chunks import Chunk
     from dosemover.study.runner import Plan
 
 _NOTES = (
@@ -54,7 +55,7 @@ def collect(plan: Plan, *, seconds: float | None = None) -> list[Path]:
     seconds : float, optional
         Wall time of the run that ends here.
     """
-    there = [chunk for chunk in plan.chunks if plan.part(chunk).exists()]
+    there = plan.measured()
     if not there:
         raise InputError(f"nothing has been measured in {plan.directory}. There is no table to write.")
     parts = [_part(plan.part(chunk)) for chunk in there]
@@ -63,10 +64,18 @@ def collect(plan: Plan, *, seconds: float | None = None) -> list[Path]:
     table = in_order(concatenated(measured))
     write_table(table, files[0])
     write_table(_costs(parts), files[1])
-    facts = _provenance(plan, parts, table.num_rows) | {"wall_seconds_of_last_run": seconds}
+    walls = _earlier_walls(files[2]) + ([] if seconds is None else [round(seconds, 1)])
+    facts = _provenance(plan, there, parts, table.num_rows) | {"wall_seconds_of_runs": walls}
     with atomic_write(files[2]) as temporary:
         temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     return files
+
+
+def _earlier_walls(path: Path) -> list[float]:
+    """Wall times of the runs that ended before this one [s]."""
+    if not path.exists():
+        return []
+    return json.loads(path.read_text(encoding="utf-8")).get("wall_seconds_of_runs", [])
 
 
 def _part(path: Path) -> pa.Table:
@@ -90,10 +99,10 @@ def _costs(parts: list[pa.Table]) -> pa.Table:
     return table_of(rows, COST_COLUMNS)
 
 
-def _provenance(plan: Plan, parts: list[pa.Table], rows: int) -> dict[str, Any]:
+def _provenance(plan: Plan, there: list[Chunk], parts: list[pa.Table], rows: int) -> dict[str, Any]:
     """How the table came about."""
     study = plan.study
-    banks = {name: key for name, key in plan.banks().items() if (plan.directory / BANKS / name).exists()}
+    banks = {key.name: key for chunk in there for key in (chunk.reference, chunk.evaluated)}
     facts = {name: read_facts(plan.directory / BANKS / name) for name in banks}
     measuring = [{k.decode(): float(v) for k, v in (p.schema.metadata or {}).items()} for p in parts]
     missing = [chunk.facts() for chunk in plan.todo()]
@@ -103,8 +112,7 @@ def _provenance(plan: Plan, parts: list[pa.Table], rows: int) -> dict[str, Any]:
         "fingerprint": study.fingerprint(),
         **provenance(),
         "rows": rows,
-        "comparisons": int(sum(chunk.level.replicates for chunk in plan.chunks))
-        - int(sum(chunk["replicates"] for chunk in missing)),
+        "comparisons": sum(chunk.level.replicates for chunk in there),
         "bank_cpu_seconds": sum(one["cpu_seconds"] for one in facts.values()),
         "bank_worker_seconds": sum(one["seconds"] for one in facts.values()),
         "measurement_cpu_seconds": sum(one.get("cpu_seconds", 0.0) for one in measuring),

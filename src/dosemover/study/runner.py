@@ -16,7 +16,7 @@ from typing import Any
 from dosemover._files import atomic_write
 from dosemover._runtime import Progress, available_cores, no_progress, optional_import
 from dosemover.errors import DosemoverError, InputError
-from dosemover.study.bank import BankKey, Pilot, make_bank, run_pilot
+from dosemover.study.bank import Pilot, make_bank, run_pilot
 from dosemover.study.chunks import Chunk, chunks_of, measure_chunk
 from dosemover.study.collect import collect
 from dosemover.study.design import Case, Study, digest
@@ -25,7 +25,7 @@ from dosemover.study.table import BANKS, PARTS
 PILOTS, STALE = "pilots", "parts-of-other-designs"
 
 _OMPMC_REASON = "ompMC is not installed: pip install 'dosemover[mc]'"
-_POLL_S = 1.0
+_POLL_S = 0.2
 
 
 @dataclass(kw_only=True, eq=False)
@@ -58,9 +58,9 @@ class Plan:
         """Chunks that are not measured yet."""
         return [chunk for chunk in self.chunks if not self.part(chunk).exists()]
 
-    def banks(self) -> dict[str, BankKey]:
-        """Every bank, by its file's name, in the order of first use."""
-        return {key.name: key for chunk in self.chunks for key in (chunk.reference, chunk.evaluated)}
+    def measured(self) -> list[Chunk]:
+        """Chunks that are measured."""
+        return [chunk for chunk in self.chunks if self.part(chunk).exists()]
 
 
 def run_study(
@@ -100,7 +100,8 @@ def run_study(
     InputError
         When the directory cannot be made, or the scheduler not be reached.
     DosemoverError
-        When a piece of work fails; the others are done first and kept.
+        When a piece of work fails; the others are done first and kept. When time is up before one cell is
+        complete.
     MissingDependencyError
         When Dask or pyarrow is not installed.
 
@@ -120,12 +121,17 @@ def run_study(
     with _client(workers, scheduler) as client:
         _make_pilots(plan, client, report)
         failures = _work(plan, client, report, None if max_seconds is None else start + max_seconds)
-    written = collect(plan, seconds=time.monotonic() - start) if len(plan.todo()) < len(plan.chunks) else []
+    written = collect(plan, seconds=time.monotonic() - start) if plan.measured() else []
     if failures:
         raise DosemoverError(
             f"{len(failures)} pieces of work failed, the first of them {failures[0]}. The tables in "
             f"{plan.directory} hold the cells that are complete. Run the same command to try the others "
             "again."
+        )
+    if not written:
+        raise DosemoverError(
+            f"the time of {max_seconds:g} s was up before one cell was complete. There is no table yet; what "
+            "was simulated is kept. Run the same command again, with more time."
         )
     report("done", 1.0)
     return written
@@ -291,6 +297,7 @@ def _wait(
     deadline: float | None,
     *,
     cancel: Callable[[Sequence[Any]], Any],
+    poll_s: float = _POLL_S,
 ) -> list[str]:
     """Watch the chunks until all are done or time is up; what failed, with its reason."""
     failures: list[str] = []
@@ -306,5 +313,5 @@ def _wait(
             cancel(list(waiting))
             return failures
         if waiting:
-            time.sleep(_POLL_S if len(waiting) > 4 else 0.1)
+            time.sleep(poll_s)
     return failures

@@ -202,7 +202,7 @@ def w2_bounds(
 
     def add(name: str, side: Side, compute: Callable[[], float]) -> None:
         report(name, len(bounds) / (8 + order))
-        bounds.append(_timed(name, side, compute))
+        bounds.append(_timed(name, side, compute, pair.averaged_mm))
 
     add("mean_shift", "lower", problem.mean_shift)
     add("gaussian", "lower", problem.gaussian)
@@ -243,8 +243,8 @@ def _gap(bounds: list[Bound]) -> float:
     return (upper - _best(bounds, "lower")) / upper if upper > 0 else 0.0
 
 
-def _timed(name: str, side: Side, compute: Callable[[], float]) -> Bound:
-    """One bound with its seconds; a failure becomes its status."""
+def _timed(name: str, side: Side, compute: Callable[[], float], averaged_mm: float) -> Bound:
+    """One bound with its seconds, widened by what averaging moved; a failure becomes its status."""
     start = time.perf_counter()
     try:
         value, status = compute(), "ok"
@@ -259,7 +259,8 @@ def _timed(name: str, side: Side, compute: Callable[[], float]) -> Bound:
             seconds=seconds,
             status=status if status != "ok" else "certifies nothing here",
         )
-    return Bound(name=name, side=side, value_mm=float(value), seconds=seconds, status=status)
+    widened = max(value - averaged_mm, 0.0) if side == "lower" else value + averaged_mm
+    return Bound(name=name, side=side, value_mm=float(widened), seconds=seconds, status=status)
 
 
 class _Problem:

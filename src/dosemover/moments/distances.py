@@ -40,7 +40,7 @@ def _as_result(found: GalerkinResult, grid: Grid, degree: int) -> TransportResul
             "levels": [_level(level) for level in found.levels],
             "floor_mm": chosen.floor_mm,
             "floor_sd_mm": chosen.floor_sd_mm,
-            "p": chosen.p,
+            "p": found.p,
         },
         status=found.status,
     )

@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 
 from dosemover.errors import GridMismatchError, InputError
 from dosemover.moments.legendre import mass_matrix, stiffness_matrix, total_degree_indices
+from dosemover.moments.rescale import rescaled_together
 from dosemover.moments.tally import MomentTally
-from dosemover.transport.quadratic_form import root_of_gamma
+from dosemover.transport.quadratic_form import root_of_gamma, tail_of_gamma
 
 _SMALLEST_EIGENVALUE = 1e-12
 """Directions in which the scaled stiffness is below this share of its largest are left out."""
 
+
+_SMALLEST_P = 1e-15
+"""P values are kept away from 0 and 1 by this where they are combined."""
 
 _LARGEST_CONDITION = 1e10
 """Condition number of the scaled system above which the status says so."""
@@ -37,7 +41,7 @@ class GalerkinLevel:
     floor_mm, floor_sd_mm : float or None
         Mean and standard deviation of the distance itself under noise alone.
     p : float or None
-        Probability of a distance at least as large under noise alone.
+        Probability of a distance at least as large under noise alone, for this degree alone.
     condition : float
         Condition number of the scaled system.
     n_moments : int
@@ -99,6 +103,18 @@ class GalerkinResult:
         """Estimate at the chosen degree [mm]."""
         return self.chosen.value_mm
 
+    @property
+    def p(self) -> float | None:
+        """P value of all degrees together, to which the choice of one does not matter.
+
+        Cauchy's combination (Liu & Xie 2020), which holds for p values that depend on each other.
+        """
+        known = [level.p for level in self.levels if level.p is not None]
+        if not known:
+            return None
+        clipped = np.clip(known, _SMALLEST_P, 1 - _SMALLEST_P)
+        return float(0.5 - np.arctan(np.mean(np.tan((0.5 - clipped) * np.pi))) / np.pi)
+
 
 def _require_one_box(reference: MomentTally, evaluated: MomentTally) -> None:
     """Tallies of one degree on one box."""
@@ -123,13 +139,41 @@ def _degrees(reference: MomentTally, max_degree: int | None, lowest: int) -> ran
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Noise:
+    """Covariance of the moments of one tally, and the degrees of freedom behind it."""
+
+    covariance: NDArray[Any]
+    freedom: float
+
+    def within(self, keep: NDArray[Any]) -> _Noise:
+        """The covariance of the moments that are kept."""
+        return _Noise(covariance=self.covariance[np.ix_(keep, keep)], freedom=self.freedom)
+
+    def whitened(self, whiten: NDArray[Any]) -> _Noise:
+        """The covariance of whitened moments."""
+        return _Noise(covariance=whiten.T @ self.covariance @ whiten, freedom=self.freedom)
+
+    def trace_of_square(self) -> float:
+        """Estimate of tr(C^2), unbiased where C is that of a few batches (a Wishart matrix).
+
+        E tr(C^2) = tr(S^2)(1 + 1/n) + tr(S)^2/n, E tr(C)^2 = tr(S)^2 + 2 tr(S^2)/n with n degrees of freedom.
+        """
+        square, trace = float(np.sum(self.covariance**2)), float(np.trace(self.covariance))
+        n = self.freedom
+        if not 1 < n < np.inf:
+            return square
+        unbiased = n**2 / ((n - 1) * (n + 2)) * (square - trace**2 / n)
+        return max(unbiased, trace**2 / len(self.covariance))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _System:
-    """One Galerkin system: delta' A^-1 delta with the covariance of delta."""
+    """One Galerkin system: delta' A^-1 delta with the noise of delta."""
 
     indices: tuple[tuple[int, ...], ...]
     matrix: NDArray[Any]
     delta: NDArray[Any]
-    covariances: tuple[NDArray[Any], ...]
+    noises: tuple[_Noise, ...]
 
     def level(self, degree: int, scale: float) -> tuple[GalerkinLevel, NDArray[Any]]:
         """Solve; ``scale`` multiplies the square. Returns the level and the potential."""
@@ -139,11 +183,15 @@ class _System:
         whiten = (root[:, None] * vectors[:, keep]) / np.sqrt(values[keep])
         white = whiten.T @ self.delta
         squared = float(white @ white) * scale
-        noise = sum((whiten.T @ c @ whiten for c in self.covariances), start=np.zeros((keep.sum(),) * 2))
-        known = bool(self.covariances)
-        mean = float(np.trace(noise)) * scale
-        at_null = 2 * float(np.sum(noise * noise)) * scale**2
-        variance = at_null + 4 * float(white @ noise @ white) * scale**2
+        known = bool(self.noises)
+        parts = [noise.whitened(whiten) for noise in self.noises]
+        both = sum((part.covariance for part in parts), start=np.zeros((keep.sum(),) * 2))
+        squares = [part.trace_of_square() for part in parts]
+        crossed = float(np.sum(both**2)) - sum(float(np.sum(part.covariance**2)) for part in parts)
+        mean = float(np.trace(both)) * scale
+        at_null = 2 * (sum(squares) + crossed) * scale**2
+        of_mean = sum(2 * one / part.freedom for one, part in zip(squares, parts, strict=True)) * scale**2
+        variance = at_null + 4 * float(white @ both @ white) * scale**2
         floor = root_of_gamma(mean, at_null)
         return (
             GalerkinLevel(
@@ -153,22 +201,12 @@ class _System:
                 squared_sd_mm2=float(np.sqrt(variance)) if known else None,
                 floor_mm=floor[0] if known else None,
                 floor_sd_mm=floor[1] if known else None,
-                p=_tail_of_quadratic_form(squared, mean, at_null) if known else None,
+                p=tail_of_gamma(squared, mean, at_null, mean_variance=of_mean) if known else None,
                 condition=float(values[-1] / values[keep].min()) if keep.any() else 1.0,
                 n_moments=len(self.indices),
             ),
             whiten @ white,
         )
-
-
-def _tail_of_quadratic_form(value: float, mean: float, variance: float) -> float | None:
-    """Probability that a quadratic form exceeds a value, by Patnaik's match of a scaled chi-square."""
-    from scipy.special import chdtrc
-
-    if mean <= 0 or variance <= 0:
-        return None
-    n = 2 * mean**2 / variance
-    return float(chdtrc(n, value * n / mean))
 
 
 def _conditioning(levels: list[GalerkinLevel], chosen: int) -> str:
@@ -190,20 +228,24 @@ def _choose(levels: list[GalerkinLevel]) -> int:
     return levels[int(np.argmax(gains))].degree
 
 
-def _normalized_covariance(tally: MomentTally, degree: int) -> NDArray[Any] | None:
-    """Covariance of the moments over the mass, without the degree 0."""
+def _noise(tally: MomentTally, degree: int, *, normalized: bool) -> _Noise | None:
+    """Noise of the moments of one tally; of those over the mass without the degree 0 where ``normalized``."""
     covariance = tally.covariance(degree)
     if covariance is None:
         return None
-    where = tuple(np.array(total_degree_indices(3, degree)).T)
-    means = tally.tensor[where] / tally.mass
-    jacobian = np.eye(len(means))
-    jacobian[:, 0] -= means
-    return (jacobian @ covariance @ jacobian.T)[1:, 1:] / tally.mass**2
+    if normalized:
+        where = tuple(np.array(total_degree_indices(3, degree)).T)
+        means = tally.tensor[where] / tally.mass
+        jacobian = np.eye(len(means))
+        jacobian[:, 0] -= means
+        covariance = (jacobian @ covariance @ jacobian.T)[1:, 1:] / tally.mass**2
+    freedom = np.inf if tally.batches is None else len(tally.batches) - 1.0
+    return _Noise(covariance=covariance, freedom=freedom)
 
 
-def _covariances(found: list[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
-    """The covariances that are known."""
+def _noises(tallies: tuple[MomentTally, MomentTally], degree: int, *, normalized: bool) -> tuple[_Noise, ...]:
+    """The noises that are known."""
+    found = (_noise(tally, degree, normalized=normalized) for tally in tallies)
     return tuple(one for one in found if one is not None)
 
 
@@ -226,7 +268,8 @@ def galerkin_w2(
     Parameters
     ----------
     reference, evaluated : MomentTally
-        On one box, of one degree.
+        On one box, of one degree. Streamed tallies on a box more than twice as wide as their deposits are
+        rescaled, and the status says so; the potential is then that of the smaller box.
     max_degree : int, optional
         Largest polynomial degree k; half the degree of the tallies by default.
 
@@ -253,6 +296,9 @@ def galerkin_w2(
     Peyre 2018 (Sobolev norms and W_2); Benamou & Brenier 2000 (the midpoint rule).
     """
     _require_one_box(reference, evaluated)
+    reference, evaluated, note = rescaled_together(reference, evaluated)
+    if note and max_degree is not None:
+        max_degree = min(max_degree, reference.degree // 2)
     middle = (reference.tensor / reference.mass + evaluated.tensor / evaluated.mass) / 2
     levels, potential, chosen = [], np.zeros(0), -1
     for degree in _degrees(reference, max_degree, 1):
@@ -261,13 +307,17 @@ def galerkin_w2(
         where = tuple(np.array(indices).T)
         delta = evaluated.tensor[where] / evaluated.mass - reference.tensor[where] / reference.mass
         matrix = stiffness_matrix(middle, indices, reference.half_widths_mm)
-        covariances = _covariances([_normalized_covariance(t, degree) for t in (reference, evaluated)])
-        level, one = _kept(indices, matrix, delta, covariances, keep).level(degree, 1.0)
+        noises = _noises((reference, evaluated), degree, normalized=True)
+        level, one = _kept(indices, matrix, delta, noises, keep).level(degree, 1.0)
         levels.append(level)
         if _choose(levels) == degree:
             potential, chosen = _spread(one, keep), degree
+    status = _conditioning(levels, chosen)
     return GalerkinResult(
-        levels=tuple(levels), degree=chosen, potential=potential, status=_conditioning(levels, chosen)
+        levels=tuple(levels),
+        degree=chosen,
+        potential=potential,
+        status=f"{status}; {note}" if note else status,
     )
 
 
@@ -275,7 +325,7 @@ def _kept(
     indices: tuple[tuple[int, ...], ...],
     matrix: NDArray[Any],
     delta: NDArray[Any],
-    covariances: tuple[NDArray[Any], ...],
+    noises: tuple[_Noise, ...],
     keep: NDArray[Any],
 ) -> _System:
     """System restricted to the basis functions that the measures can see."""
@@ -283,7 +333,7 @@ def _kept(
         indices=tuple(index for index, one in zip(indices, keep, strict=True) if one),
         matrix=matrix[np.ix_(keep, keep)],
         delta=delta[keep],
-        covariances=tuple(c[np.ix_(keep, keep)] for c in covariances),
+        noises=tuple(one.within(keep) for one in noises),
     )
 
 
@@ -338,8 +388,8 @@ def galerkin_dmd(
         matrix = stiffness_matrix(middle, indices, reference.half_widths_mm)
         matrix += mass_matrix(middle, indices) / length**2
         delta = evaluated.tensor[where] - reference.tensor[where]
-        covariances = _covariances([t.covariance(degree) for t in (reference, evaluated)])
-        level, one = _kept(indices, matrix, delta, covariances, keep).level(degree, 1 / reference.mass)
+        noises = _noises((reference, evaluated), degree, normalized=False)
+        level, one = _kept(indices, matrix, delta, noises, keep).level(degree, 1 / reference.mass)
         levels.append(level)
         if _choose(levels) == degree:
             potential, chosen = _spread(one, keep), degree

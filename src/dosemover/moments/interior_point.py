@@ -24,8 +24,8 @@ class InteriorPointResult:
     Parameters
     ----------
     lower : float
-        Largest certified lower bound seen: the dual value less the sup-norm of what the sums of
-        squares leave of cost - phi - psi.
+        Largest certified lower bound seen: the dual value less the largest mean that any plan can give to
+        what the sums of squares leave of cost - phi - psi.
     primal, dual : float
         Objective values at the end.
     dual_variables : ndarray
@@ -129,6 +129,7 @@ def solve(
     start: NDArray[Any],
     *,
     offset: float = 0.0,
+    sizes: NDArray[Any] | None = None,
     tolerance: float = 1e-7,
     max_iterations: int = 60,
 ) -> InteriorPointResult:
@@ -146,6 +147,9 @@ def solve(
         need not have the marginals.
     offset : float
         Part of the distance that the cost no longer holds: the tolerance is relative to the sum.
+    sizes : ndarray, shape (K,), optional
+        Largest absolute means of the basis functions under any plan with these marginals, by which what
+        the squares leave over is charged; their largest values on the domain by default.
     tolerance : float
         Relative gap at which to stop.
     max_iterations : int
@@ -169,19 +173,24 @@ def solve(
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(limits=1, user_api="blas"):
-        return _Iteration(problem, cost, targets, start).run(offset, tolerance, max_iterations)
+        return _Iteration(problem, cost, targets, start, sizes).run(offset, tolerance, max_iterations)
 
 
 class _Iteration:
     """The data of one solve; `run` does the steps."""
 
     def __init__(
-        self, problem: ConicProblem, cost: NDArray[Any], targets: NDArray[Any], start: NDArray[Any]
+        self,
+        problem: ConicProblem,
+        cost: NDArray[Any],
+        targets: NDArray[Any],
+        start: NDArray[Any],
+        sizes: NDArray[Any] | None,
     ) -> None:
         self.c = cost
         self.a = problem.constraints
         self.b = targets
-        self.sup = problem.supremum_norms
+        self.sizes = problem.supremum_norms if sizes is None else sizes
         self.lu = sl.lu_factor(problem.values.T, check_finite=False)
         s = sl.lu_solve(self.lu, start, check_finite=False)
         self.blocks = _orthonormal_blocks(problem, s)
@@ -255,7 +264,7 @@ class _Work:
         """Dual value less what the sums of squares leave over, after pushing the rest into them.
 
         The residual of cost - phi - psi - squares is itself written as a change of the squares that
-        keeps them positive, where the step allows it; only what rounding leaves is charged.
+        keeps them positive, where the step allows it; what rounding leaves is charged.
         """
         before = self._charge(self.dual_residual)
         self._factor_schur()
@@ -278,9 +287,9 @@ class _Work:
         return _dsymv(1.0, self.schur, vector, lower=1)
 
     def _charge(self, residual: NDArray[Any]) -> float:
-        """Sup-norm bound of a residual polynomial given at the nodes."""
+        """Bound of the mean of a residual polynomial, given at the nodes, under any plan."""
         coefficients = sl.lu_solve(self.it.lu, residual, trans=1, check_finite=False)
-        return float(np.abs(coefficients) @ self.it.sup)
+        return float(np.abs(coefficients) @ self.it.sizes)
 
     def _factor_schur(self) -> None:
         """Cholesky of the scaled Schur matrix, and of the matrix of the constraints in it."""

@@ -208,6 +208,7 @@ class _Levels:
             evaluated=self.two,
             degree=2,
             draws=self.draws,
+            relabel=True,
             seed=self.seed,
         )
         return MomentLevel(
@@ -262,7 +263,7 @@ class _Levels:
             floor_mm=chosen.floor_mm,
             floor_sd_mm=chosen.floor_sd_mm,
             sd_mm=chosen.sd_mm,
-            p=chosen.p,
+            p=found.p,
             seconds=time.perf_counter() - start,
             status=found.status if self.known else _NO_NOISE,
             settings={"degree": found.degree, "condition": chosen.condition, "n_moments": chosen.n_moments},

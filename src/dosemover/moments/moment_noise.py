@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ from dosemover.moments.legendre import total_degree_indices
 from dosemover.moments.moment_sos import moment_sos
 from dosemover.moments.relaxation import Basis
 from dosemover.moments.tally import MomentTally
+
+_FEWEST_LABELLINGS = 60
+"""Ways to share the batches out below which p is not taken from them: it could not fall below 0.03."""
+
+_ROUNDING = 1e-9
+"""Relative difference at which two distances count as equal."""
 
 Statistic = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
 """Distances [mm] from two stacks of normalised moment tensors, NaN where one could not be computed."""
@@ -30,7 +37,7 @@ class MomentNoise:
     sd_mm : float
         Standard deviation of the distance between the maps at hand [mm].
     p : float
-        Share of the draws under the null that reach the value.
+        Share of the relabellings of the batches, or of the draws under the null, that reach the value.
     n_draws : int
         Draws that gave a distance.
     """
@@ -58,6 +65,7 @@ class MomentDraws:
         self.size = degree + 1
         self.mean = tally.tensor[(slice(0, self.size),) * 3] / tally.mass
         self.factor = _covariance_factor(tally, degree) / tally.mass
+        self.freedom = np.inf if tally.batches is None else len(tally.batches) - 1.0
 
     def around(self, center: NDArray[Any], rng: np.random.Generator, n: int) -> NDArray[np.float64]:
         """Tensors with the tally's noise around other moments, normalised, shape [n, ...]."""
@@ -95,6 +103,7 @@ def drawn_noise(
     degree: int,
     draws: int,
     sd_mm: float | None = None,
+    relabel: bool = False,
     seed: int = 0,
 ) -> MomentNoise | None:
     """Floor, spread and p value of a distance that is a function of moments.
@@ -112,6 +121,9 @@ def drawn_noise(
     draws : int
     sd_mm : float, optional
         Standard deviation where it is known otherwise; drawn where it is None.
+    relabel : bool
+        Take p from relabelled batches where both maps have enough of them: exact, and as many distances
+        more.
     seed : int
 
     Returns
@@ -123,7 +135,8 @@ def drawn_noise(
     -----
     *Definition*: under the null both maps are drawn around the mean of their normalised moments, each
     with its own covariance; the standard deviation comes from draws around each map's own moments.
-    Moments are sums over many voxels, so that Gaussian draws serve whatever the voxels' noise.
+    Moments are sums over many voxels, so that Gaussian draws serve whatever the voxels' noise. Where the
+    covariance is that of few batches, p widens each draw by what a variance from so few may be off.
     """
     if not has_noise(reference, evaluated):
         return None
@@ -137,13 +150,58 @@ def drawn_noise(
     if sd_mm is None:
         here = statistic(one.around(one.mean, rng, draws), two.around(two.mean, rng, draws))
         sd_mm = float(np.nanstd(here, ddof=1))
+    p = _relabelled_p(statistic, value_mm, (reference, evaluated), degree, draws, rng) if relabel else None
+    if p is None:
+        p = _share_reaching(value_mm, null * _widening(one, two, null, rng))
     return MomentNoise(
-        floor_mm=float(null.mean()),
-        floor_sd_mm=float(null.std(ddof=1)),
-        sd_mm=sd_mm,
-        p=float((1 + np.sum(null >= value_mm)) / (1 + len(null))),
-        n_draws=len(null),
+        floor_mm=float(null.mean()), floor_sd_mm=float(null.std(ddof=1)), sd_mm=sd_mm, p=p, n_draws=len(null)
     )
+
+
+def _share_reaching(value_mm: float, null: NDArray[Any]) -> float:
+    """P value of a distance among those of the null, itself one of them."""
+    return float((1 + np.sum(null >= value_mm * (1 - _ROUNDING))) / (1 + len(null)))
+
+
+def _widening(
+    one: MomentDraws, two: MomentDraws, null: NDArray[Any], rng: np.random.Generator
+) -> NDArray[np.float64] | float:
+    """Factors by which normal draws widen where the noise is known from few batches.
+
+    The square of the distance counts about 2 mean^2 / variance terms, each with the freedom of the
+    covariances (Satterthwaite's for the sum of two).
+    """
+    sizes = np.array([np.sum(draws.factor**2) for draws in (one, two)])
+    inverse = float(np.sum(sizes**2 / np.array([one.freedom, two.freedom])))
+    if inverse == 0.0:
+        return 1.0
+    squares = null**2
+    terms = max(1.0, float(2 * squares.mean() ** 2 / squares.var(ddof=1)))
+    freedom = terms * float(sizes.sum() ** 2) / inverse
+    return np.sqrt(freedom / rng.chisquare(freedom, len(null)))
+
+
+def _relabelled_p(
+    statistic: Statistic,
+    value_mm: float,
+    tallies: tuple[MomentTally, MomentTally],
+    degree: int,
+    draws: int,
+    rng: np.random.Generator,
+) -> float | None:
+    """P value by relabelling batches, exchangeable under the null; None where there are too few."""
+    first, second = (t.batches for t in tallies)
+    if first is None or second is None:
+        return None
+    n, total = len(first), len(first) + len(second)
+    if comb(total, n) < _FEWEST_LABELLINGS:
+        return None
+    corner = (slice(None), *(slice(0, degree + 1),) * 3)
+    rows = np.concatenate([b[corner] / t.mass for b, t in zip((first, second), tallies, strict=True)])
+    chosen = rng.permuted(np.tile(np.arange(total) < n, (draws, 1)), axis=1).astype(float)
+    sums = np.tensordot(chosen, rows, axes=1), np.tensordot(1 - chosen, rows, axes=1)
+    one, two = (part / part[:, :1, :1, :1] for part in sums)
+    return _share_reaching(value_mm, statistic(one, two))
 
 
 def mean_statistic(half_widths_mm: NDArray[Any]) -> Statistic:

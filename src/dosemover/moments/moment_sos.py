@@ -22,6 +22,7 @@ from dosemover.moments.legendre import (
 )
 from dosemover.moments.plan_shape import ChristoffelDarboux, regression_targets
 from dosemover.moments.relaxation import Basis, Relaxation, product_moments, relaxation
+from dosemover.moments.rescale import rescaled
 from dosemover.moments.tally import MomentTally
 
 _WIDE_BOX = 8.0
@@ -191,6 +192,37 @@ def _node_positions(
     return x, y
 
 
+def plan_sizes(
+    problem: Relaxation, reference: MomentTally, evaluated: MomentTally, axes: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Bounds of |mean of phi_a(x) phi_b(y)| under every plan with two marginals, in the problem's order.
+
+    Exactly the moment where a or b is 0, else by Cauchy and Schwarz: the root of the marginals' means of
+    phi_a^2 and phi_b^2, or the largest values where the tallies do not know these.
+    """
+    d = problem.dimension
+    tables = []
+    for tally, first in ((reference, 0), (evaluated, d)):
+        indices = tuple(dict.fromkeys(index[first : first + d] for index in problem.monomials))
+        means = np.abs(normalized_moments(tally, axes, indices))
+        known = tuple(index for index in indices if sum(index) <= tally.degree // 2)
+        sizes = dict(zip(indices, np.prod(np.sqrt(2 * np.array(indices) + 1), axis=1), strict=True))
+        where = np.zeros((len(known), 3), dtype=int)
+        where[:, axes] = np.array(known).reshape(len(known), d)
+        used = tuple((int(a), int(b), int(c)) for a, b, c in where)
+        squares = np.maximum(np.diagonal(mass_matrix(tally.tensor / tally.mass, used)), 0.0)
+        for index, square in zip(known, squares, strict=True):
+            sizes[index] = min(sizes[index], float(np.sqrt(square)))
+        tables.append((dict(zip(indices, means, strict=True)), sizes))
+    (x_means, x_sizes), (y_means, y_sizes) = tables
+    zero = (0,) * d
+    found = []
+    for index in problem.monomials:
+        a, b = index[:d], index[d:]
+        found.append(y_means[b] if a == zero else x_means[a] if b == zero else x_sizes[a] * y_sizes[b])
+    return np.array(found)
+
+
 def _centers(tally: MomentTally) -> NDArray[np.float64]:
     """Middle of the box along z, y, x [mm]."""
     return np.array([(low + high) / 2 for low, high in tally.box_mm])
@@ -214,7 +246,8 @@ def moment_sos(
     Parameters
     ----------
     reference, evaluated : MomentTally
-        To degree 2 order at least; each on a box that holds its whole measure. The boxes may differ.
+        To degree 2 order at least; each on a box that holds its whole measure. The boxes may differ. A
+        streamed tally on a box more than twice as wide as its deposits is rescaled, and the status says so.
     order : int
         r. Order 1 is the Gaussian (Gelbrich) bound.
     basis : {"full", "reduced"}
@@ -235,8 +268,9 @@ def moment_sos(
     Notes
     -----
     *Definition*: a feasible dual pair phi(x) + psi(y) <= |x - y|^2 on the boxes, cost - phi - psi a
-    weighted sum of squares; what the numerical squares leave over is charged at its sup-norm, so
-    that the bound holds to rounding however early the iteration stops. The hierarchy starts from the
+    weighted sum of squares; what the numerical squares leave over is charged at the largest mean that a
+    plan with these marginals can give it, so that the bound holds to rounding however early the
+    iteration stops. The hierarchy starts from the
     quadratic pair of the Gaussian bound and bounds what that leaves, so that translations and affine
     maps are exact and no order falls below it. *Limits*: needs measures
     that live inside their boxes; a box much larger than the measure weakens every order. Smooth
@@ -253,6 +287,8 @@ def moment_sos(
                 f"`order` {order} takes moments to degree {2 * order}, a tally holds {tally.degree}. "
                 "Tally to a higher degree."
             )
+    reference, first_note = rescaled(reference, degree=2 * order)
+    evaluated, second_note = rescaled(evaluated, degree=2 * order)
     axes = informative_axes(reference, evaluated)
     problem = relaxation(len(axes), order, basis)
     pair = gaussian_pair(reference, evaluated, axes)
@@ -266,6 +302,7 @@ def moment_sos(
         np.concatenate([moments_x, moments_y]),
         product_moments(problem, moments_x, moments_y),
         offset=pair.squared_mm2 / unit,
+        sizes=plan_sizes(problem, reference, evaluated, axes),
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
@@ -292,7 +329,12 @@ def moment_sos(
         ),
         axes=axes,
         n_iterations=found.n_iterations,
-        status=found.status + _wide_box(reference, evaluated, axes),
+        status="; ".join(
+            filter(
+                None,
+                (found.status, first_note or second_note, _wide_box(reference, evaluated, axes)),
+            )
+        ),
         pseudo_moments=found,
         problem=problem,
         reference=reference,
@@ -310,7 +352,7 @@ def _wide_box(reference: MomentTally, evaluated: MomentTally, axes: tuple[int, .
     if widest < _WIDE_BOX:
         return ""
     return (
-        f"; a box reaches {widest:.0f} times the rms extent of what it holds: tally on a smaller box for a "
+        f"a box reaches {widest:.0f} times the rms extent of what it holds: tally on a smaller box for a "
         "tighter bound"
     )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dosemover._files import atomic_write
 from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError
 from dosemover.grid import Grid
@@ -16,6 +18,8 @@ from dosemover.moments.legendre import interval_integrals, legendre, mass_matrix
 
 DEFAULT_DEGREE = 12
 _CHUNK = 8192
+_LOST = 1e-7
+"""Share of the mass that rounding may take from a moment when a tally changes its box."""
 
 Box = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 
@@ -49,6 +53,8 @@ class MomentTally:
         Moments of the independent batches whose mean ``tensor`` is.
     n_samples : int
         Number of deposits, for tallies that were streamed.
+    extent_mm : tuple, optional
+        (low, high) [mm] along z, y, x between which all deposits lay, for tallies that were streamed.
     """
 
     tensor: NDArray[Any]
@@ -56,6 +62,7 @@ class MomentTally:
     variance: NDArray[Any] | None = None
     batches: NDArray[Any] | None = None
     n_samples: int = 0
+    extent_mm: Box | None = None
 
     @property
     def degree(self) -> int:
@@ -117,39 +124,103 @@ class MomentTally:
             box_mm=self.box_mm,
             variance=both(self.variance, other.variance),
             n_samples=self.n_samples + other.n_samples,
+            extent_mm=joined_box(self.extent_mm, other.extent_mm),
+        )
+
+    def on_box(self, box_mm: Box) -> MomentTally:
+        """The same tally on another box that holds all its mass: exact, polynomials being polynomials there.
+
+        Parameters
+        ----------
+        box_mm : tuple
+            (low, high) [mm] along z, y, x.
+
+        Returns
+        -------
+        MomentTally
+            To the highest total degree at which rounding stays below 1e-7 of the mass: lower than the
+            tally's own where the new box is much smaller. Tensor moments beyond it are 0.
+
+        Notes
+        -----
+        *Limits*: nothing checks that no mass lies outside; what does is counted with polynomials that grow
+        fast there. Streamed tallies know (``extent_mm``).
+        """
+        matrices = [
+            change_of_box(old, new, self.degree) for old, new in zip(self.box_mm, box_mm, strict=True)
+        ]
+        trusted = _trusted_moments(matrices)
+        cut = (..., *(slice(0, n) for n in trusted.shape))
+
+        def moved(tensor: NDArray[Any] | None) -> NDArray[np.float64] | None:
+            if tensor is None:
+                return None
+            return np.einsum("...abc,xa,yb,zc->...xyz", tensor, *matrices, optimize=True)[cut] * trusted
+
+        tensor = moved(self.tensor)
+        assert tensor is not None
+        return replace(
+            self, tensor=tensor, box_mm=box_mm, variance=moved(self.variance), batches=moved(self.batches)
         )
 
     def save(self, path: str | Path) -> Path:
         """Write the tally as NPZ, whole or not at all."""
-        target = Path(path)
-        temporary = target.with_name(target.name + ".part.npz")
         arrays = {"tensor": self.tensor, "box_mm": np.array(self.box_mm), "n_samples": self.n_samples}
-        for name in ("variance", "batches"):
+        for name in ("variance", "batches", "extent_mm"):
             if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
-        try:
-            np.savez_compressed(temporary, **arrays)
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(f"{target}: cannot be written ({error.strerror}). Choose another.") from error
-        return target
+                arrays[name] = np.array(getattr(self, name))
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> MomentTally:
         """Read a tally that `save` wrote."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                box = tuple((float(low), float(high)) for low, high in arrays["box_mm"])
                 return cls(
                     tensor=arrays["tensor"],
-                    box_mm=box,  # type: ignore[arg-type]
+                    box_mm=_as_box(arrays["box_mm"]),
                     variance=arrays.get("variance"),
                     batches=arrays.get("batches"),
                     n_samples=int(arrays["n_samples"]),
+                    extent_mm=_as_box(arrays["extent_mm"]) if "extent_mm" in arrays else None,
                 )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path}: is no moment tally ({error}). Write one with save.") from error
+
+
+def _as_box(array: NDArray[Any]) -> Box:
+    """A box from an array of (low, high) along z, y, x."""
+    z, y, x = ((float(low), float(high)) for low, high in array)
+    return z, y, x
+
+
+def joined_box(one: Box | None, two: Box | None) -> Box | None:
+    """Smallest box that holds two; None where one is unknown."""
+    if one is None or two is None:
+        return None
+    z, y, x = ((min(a[0], b[0]), max(a[1], b[1])) for a, b in zip(one, two, strict=True))
+    return z, y, x
+
+
+def change_of_box(old: tuple[float, float], new: tuple[float, float], degree: int) -> NDArray[np.float64]:
+    """T with phi_a on the new side = sum_b T_ab phi_b on the old side, shape (degree + 1, degree + 1)."""
+    nodes, weights = np.polynomial.legendre.leggauss(degree + 1)
+    middle, half = (old[0] + old[1]) / 2, (old[1] - old[0]) / 2
+    there = (2 * (middle + half * nodes) - (new[0] + new[1])) / (new[1] - new[0])
+    return np.tril((legendre(there, degree).T * weights / 2) @ legendre(nodes, degree))
+
+
+def _trusted_moments(matrices: list[NDArray[Any]]) -> NDArray[np.bool_]:
+    """Which tensor moments keep their digits in a change of box: all up to one total degree."""
+    size = len(matrices[0])
+    largest = np.sqrt(2 * np.arange(size) + 1)  # of a moment over the mass
+    z, y, x = (np.abs(matrix) @ largest for matrix in matrices)
+    lost = np.finfo(np.float64).eps * z[:, None, None] * y[:, None] * x
+    total = np.add.outer(np.add.outer(np.arange(size), np.arange(size)), np.arange(size))
+    degree = min(int(total[lost > _LOST].min(initial=size)) - 1, size - 1)
+    return (total <= degree)[: degree + 1, : degree + 1, : degree + 1]
 
 
 def _scaled_edges(grid: Grid, box: Box) -> list[NDArray[np.float64]]:
@@ -244,7 +315,9 @@ class MomentAccumulator:
     Parameters
     ----------
     box_mm : tuple
-        (low, high) [mm] along z, y, x. Deposits outside are counted in ``outside`` and left out.
+        (low, high) [mm] along z, y, x. Deposits outside are counted in ``outside`` and left out. A box
+        that is too wide costs nothing that cannot be mended: the tally knows between which positions all
+        deposits lay, and the levels re-expand it there (`MomentTally.on_box`).
     degree : int
 
     Notes
@@ -260,6 +333,14 @@ class MomentAccumulator:
         self.outside = 0.0
         self._sum = np.zeros((degree + 1,) * 3)
         self._batches: list[NDArray[np.float64]] = []
+        self._low, self._high = np.full(3, np.inf), np.full(3, -np.inf)
+
+    @property
+    def extent_mm(self) -> Box | None:
+        """(low, high) [mm] along z, y, x between which all deposits lay; None before the first."""
+        if self.n_samples == 0 or np.any(self._low >= self._high):
+            return None
+        return _as_box(np.stack([self._low, self._high], axis=1))
 
     def add(self, positions_mm: ArrayLike, weights: ArrayLike) -> None:
         """Add deposits.
@@ -292,6 +373,9 @@ class MomentAccumulator:
         pairs = (z[:, :, None] * y[:, None, :]).reshape(len(z), -1)
         self._sum += (pairs.T @ (x * weights[inside, None])).reshape(self._sum.shape)
         self.n_samples += int(inside.sum())
+        if inside.any():
+            self._low = np.minimum(self._low, points[inside].min(axis=0))
+            self._high = np.maximum(self._high, points[inside].max(axis=0))
 
     def end_batch(self) -> None:
         """Close a batch: what was added since the last one becomes an independent sample."""
@@ -301,13 +385,19 @@ class MomentAccumulator:
     def tally(self) -> MomentTally:
         """The tally so far: the mean of the closed batches, or the sum where there are none."""
         if not self._batches:
-            return MomentTally(tensor=self._sum.copy(), box_mm=self.box_mm, n_samples=self.n_samples)
+            return MomentTally(
+                tensor=self._sum.copy(),
+                box_mm=self.box_mm,
+                n_samples=self.n_samples,
+                extent_mm=self.extent_mm,
+            )
         batches = np.stack(self._batches)
         return MomentTally(
             tensor=batches.mean(axis=0),
             box_mm=self.box_mm,
             batches=batches if len(batches) > 1 else None,
             n_samples=self.n_samples,
+            extent_mm=self.extent_mm,
         )
 
 
@@ -344,9 +434,11 @@ class MomentConsumer:
         if not parts:
             raise InputError("no deposit has been tallied. Pass the consumer to a simulation first.")
         batches = np.stack([part.tensor for part in parts])
+        extents = [part.extent_mm for part in parts]
         return MomentTally(
             tensor=batches.mean(axis=0),
             box_mm=self.box_mm,
             batches=batches if len(batches) > 1 else None,
             n_samples=sum(part.n_samples for part in parts),
+            extent_mm=reduce(joined_box, extents),
         )

@@ -15,7 +15,7 @@ from dosemover.grid import Grid, conserve
 from dosemover.transport.dose_mover import MoverProblem, mover_problem
 from dosemover.transport.measure import Weight, measure_factor
 from dosemover.transport.multigrid import Multigrid
-from dosemover.transport.quadratic_form import root_of_gamma
+from dosemover.transport.quadratic_form import root_of_gamma, tail_of_gamma
 from dosemover.transport.spline import SplineSpace, solve_potential, weighted_sum
 
 StandardNoise = Callable[[NDArray[Any], np.random.Generator], NDArray[np.float64]]
@@ -54,15 +54,12 @@ class MoverFloor:
         DMD^2 as a gamma variable with its mean and variance; where the mean is itself known from few
         batches only, the ratio of the two follows an F distribution.
         """
-        from scipy.special import fdtrc, gammaincc
-
-        if self.mean_square <= 0 or self.variance_square <= 0:
-            return None
-        shape = self.mean_square**2 / self.variance_square
-        ratio = value_mm**2 / self.mean_square
-        if np.isfinite(self.batch_freedom):
-            return float(fdtrc(2 * shape, 2 * shape * self.batch_freedom, ratio))
-        return float(gammaincc(shape, shape * ratio))
+        return tail_of_gamma(
+            value_mm**2,
+            self.mean_square,
+            self.variance_square,
+            mean_variance=self.variance_square / self.batch_freedom,
+        )
 
 
 def dose_mover_floor(

@@ -1,4 +1,4 @@
-"""Moments of the root of a quadratic form of noise: what a distance reads where its square is known."""
+"""Quadratic forms of noise as gamma variables: what a distance reads, and how often that much or more."""
 
 from __future__ import annotations
 
@@ -26,3 +26,29 @@ def root_of_gamma(mean: float, variance: float) -> tuple[float, float]:
         return float(np.sqrt(mean)), float(np.sqrt(mean / (4 * shape)))
     ratio = float(np.exp(lgamma(shape + 0.5) - lgamma(shape) - 0.5 * np.log(shape)))
     return float(np.sqrt(mean)) * ratio, float(np.sqrt(max(mean * (1 - ratio**2), 0.0)))
+
+
+def tail_of_gamma(value: float, mean: float, variance: float, *, mean_variance: float = 0.0) -> float | None:
+    """Probability that a quadratic form of noise reaches a value; None where there is no noise.
+
+    Parameters
+    ----------
+    value : float
+    mean, variance : float
+        Of the form: a gamma variable with these two moments (Patnaik's match of a scaled chi-square).
+    mean_variance : float
+        Variance of ``mean`` itself where it is an estimate: the ratio of the two then follows an F
+        distribution, as Hotelling's T^2 does.
+
+    Returns
+    -------
+    float or None
+    """
+    from scipy.special import fdtrc, gammaincc
+
+    if mean <= 0 or variance <= 0:
+        return None
+    shape = mean**2 / variance
+    if mean_variance > 0:
+        return float(fdtrc(2 * shape, 2 * mean**2 / mean_variance, value / mean))
+    return float(gammaincc(shape, shape * value / mean))

@@ -88,8 +88,8 @@ def smoothing(analysis: StudyAnalysis) -> Finding:
             f"{number(raw['w2_mm'])} to {number(best['w2_mm'])} mm and DMD from {number(raw['dmd_mm'])} to "
             f"{number(best['dmd_mm'])} mm"
         )
-        if worse:
-            top = max(worse, key=lambda row: row["w2_mm"] / raw["w2_mm"])
+        top = max(worse, key=lambda row: row["w2_mm"] / raw["w2_mm"], default=best)
+        if top is not best:
             text += (
                 f"; {top['smoother']} still lowers RMSE by "
                 f"{number(100 * (1 - top['rmse_gy'] / raw['rmse_gy']), 2)} % and raises W₂ "

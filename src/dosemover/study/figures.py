@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PLACES = {"evaluated": ("-", "#c2410c"), "reference": ("-", "#1d5fd0"), "both": ("--", "#545b66")}
+_PLACES: dict[str, tuple[Any, str]] = {
+    "evaluated": ("-", "#c2410c"),
+    "reference": ("-", "#1d5fd0"),
+    "both": ("--", "#545b66"),
+}
 _RESPONDING = (
     "dmd_mm",
     "moment_w2_mm",

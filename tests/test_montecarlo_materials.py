@@ -270,7 +270,6 @@ MCSQUARE_TISSUES = {
         },
     ),
 }
-"""Density and composition [% by mass] of the ICRU tissues as MCsquare 1.1 has them, without Na, Mg, S, Cl, K."""
 
 
 @pytest.mark.parametrize("name", MCSQUARE_TISSUES)
@@ -284,7 +283,7 @@ def test_tissues_are_the_icru_ones_that_another_program_has(name):
 
 
 def test_muscle_and_adipose_tissue_are_those_of_a_published_table():
-    """ICRU 44 as printed in Table 1 of Rep. Pract. Oncol. Radiother. 19, 392 (2014) [% by mass]."""
+    """ICRU 44 as printed in Table 1 of Rep. Pract. Oncol. Radiother. 19, 392, 2014 (PMC4201780)."""
     printed = {
         "muscle": {
             "H": 10.2,
@@ -305,7 +304,7 @@ def test_muscle_and_adipose_tissue_are_those_of_a_published_table():
 
 
 def test_ct_numbers_become_densities_by_the_curve_of_schneider():
-    """Schneider, Bortfeld & Schlegel 2000: 1.018 + 0.893e-3 H, 1.03, 1.003 + 1.169e-3 H, 1.017 + 0.592e-3 H."""
+    """Schneider, Bortfeld & Schlegel 2000: four straight pieces, with a step at 100 HU."""
     hu = np.array([-98.0, -50.0, 0.0, 14.0, 20.0, 60.0, 99.0, 300.0, 1000.0, 1600.0])
     expected = np.select(
         [hu <= 14, hu <= 23, hu <= 100],

@@ -24,6 +24,9 @@ from dosemover.montecarlo.woodcock_kernels import corner_flight, free_flight
 
 WATER = material_library()["water"]
 TANK = mc.water_tank(size_mm=100.0, voxel_mm=5.0, center_mm=(0.0, 50.0, 0.0))
+TG195_HISTORIES = 6e6
+"""Source photons of a fan at rest: 2 to 3 minutes of one processor."""
+
 KV_BEAM = mc.Beam(spectrum=mc.Spectrum.mono(0.1), field_mm=50.0)
 
 
@@ -474,38 +477,76 @@ def test_impossible_sources_are_refused():
         mc.PhaseSpaceSource(particles=np.zeros((3, 7)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [10.0, 80.0])
-@pytest.mark.parametrize("name", ["56.4keV", "120kV"])
-def test_tg195_case_4_is_met(data_path, name, width, record_validation):
-    """AAPM Report 195, Case 4: mean of the report's codes, eV per source photon."""
+def tg195(data_path, name, width):
+    """The example script, the spectrum, and the report's slabs and rods of one fan."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
     import tg195_case4 as case
 
     report = json.loads(data_path("tg195/case4.json").read_text())
-    tube = report["spectra"]["120kV"]
     spectrum = mc.Spectrum.mono(0.0564)
     if name == "120kV":
+        tube = report["spectra"]["120kV"]
         spectrum = mc.Spectrum(energy_mev=np.array(tube["energy_kev"]) / 1000, weight=tube["weight"])
-    result = case.run(spectrum, width, histories=4e6)
-    limit = 0.01 if name == "56.4keV" else 0.02
-    slabs = report["case4_test1"]["results"][name][f"{width:.0f}mm"]
-    regions = case.regions(result.grid)
+    tables = [report[f"case4_test{n}"]["results"][name][f"{width:.0f}mm"] for n in (1, 2)]
+    return case, spectrum, *tables
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [10.0, 80.0])
+@pytest.mark.parametrize(("name", "limit"), [("56.4keV", 0.01), ("120kV", 0.02)])
+def test_tg195_case_4_is_met(data_path, name, limit, width, record_validation):
+    """AAPM Report 195, Case 4: mean of the report's codes, eV per source photon.
+
+    Standard uncertainties of 0.3 %, 1 % for the rods beyond 90 degrees, whose deviation may reach 3 of them.
+    """
+    case, spectrum, slabs, rods = tg195(data_path, name, width)
+    result = case.run(spectrum, width, histories=TG195_HISTORIES)
+    worst = 0.0
     for n, expected in enumerate(slabs):
-        mean, sigma = result.energy_in(regions[f"VOI{n + 1}"])
+        mean, sigma = result.energy_in(case.slab(result.grid, n + 1))
         assert sigma / expected < 0.003
         assert mean == pytest.approx(expected, rel=limit), f"VOI{n + 1}"
-        record_validation(
-            f"energy deposited in a body phantom, {name}",
-            "AAPM TG-195 case 4, mean of its codes",
-            reached=abs(mean / expected - 1),
-            tolerance=limit,
-            unit="relative",
-        )
-    rods = report["case4_test2"]["results"][name][f"{width:.0f}mm"]
-    mean, sigma = result.energy_in(regions["centre"])
-    assert mean == pytest.approx(np.mean(rods["centre"][1:]), rel=limit, abs=3 * sigma)
-    for angle in (0, 30, 60, 90):
-        parts = [case.regions(result.grid, a)["periphery"] for a in (angle, -angle)]
-        mean, sigma = result.energy_in((parts[0] + parts[1]) / 2)
-        assert mean == pytest.approx(rods["periphery"][1 + angle // 10], rel=limit, abs=3 * sigma), angle
+        worst = max(worst, abs(mean / expected - 1))
+    mean, sigma = result.energy_in(case.rod(result.grid))
+    expected = np.mean(rods["centre"][1:])
+    assert sigma / expected < 0.003
+    assert mean == pytest.approx(expected, rel=limit)
+    worst = max(worst, abs(mean / expected - 1))
+    outer = np.array(rods["periphery"][1:])
+    for angle in range(0, 190, 10):
+        mean, sigma = result.energy_in(case.outer_rods(result.grid, angle))
+        expected = (outer[angle // 10] + outer[-angle // 10]) / 2  # the report's own mirror image
+        assert sigma / expected < (0.003 if angle <= 90 else 0.01), angle
+        if angle <= 90:
+            assert mean == pytest.approx(expected, rel=limit), angle
+            worst = max(worst, abs(mean / expected - 1))
+        else:
+            assert mean == pytest.approx(expected, rel=limit, abs=3 * sigma), angle
+    record_validation(
+        f"energy deposited in a body phantom, {name}",
+        "AAPM TG-195 case 4, mean of its codes",
+        reached=worst,
+        tolerance=limit,
+        unit="relative",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [10.0, 80.0])
+@pytest.mark.parametrize(("name", "limit"), [("56.4keV", 0.01), ("120kV", 0.02)])
+def test_tg195_case_4_is_met_by_a_source_that_turns(data_path, name, limit, width):
+    """A turning source gives the mean over its angles; the report's own entry for it is up to 2.1 % below.
+
+    On the axis of a round phantom the angle cannot matter, and yet the report's continuous rotation lies
+    0.3 to 2.1 % under its own 36 projections: it is met within the limit plus this difference.
+    """
+    case, spectrum, _, rods = tg195(data_path, name, width)
+    result = case.run(spectrum, width, histories=TG195_HISTORIES / 60, turning=True)
+    ring = sum(case.rod(result.grid, angle) for angle in case.ANGLES_DEG) / len(case.ANGLES_DEG)
+    for rod, part in (("centre", case.rod(result.grid)), ("periphery", ring)):
+        mean, sigma = result.energy_in(part)
+        turning, projections = rods[rod][0], np.mean(rods[rod][1:])
+        if rod == "periphery":
+            assert sigma / projections < 0.005
+        assert mean == pytest.approx(projections, rel=limit, abs=3 * sigma)
+        assert mean == pytest.approx(turning, rel=limit + abs(turning / projections - 1), abs=3 * sigma)

@@ -1,9 +1,10 @@
 """Are the p values right? Real Monte Carlo batches, split at random, against every method.
 
-    python studies/calibration.py --data DIR [--pairs 200] [--only uniformity|whole|changes|slopes]
+    python studies/calibration.py --data DIR [--pairs 200] [--only uniformity|whole|estimated|...]
         [--cases e_high_5,...] [--methods batches,...]
 
-DIR holds the DOSXYZnrc batches (eA.npz, eB.npz, pA.npz, pB.npz and the real changes). Results go to
+DIR holds the DOSXYZnrc batches (eA.npz, eB.npz, pA.npz, pB.npz and the real changes); a planned dose without
+noise is read from DIR/../slicerrt. Results go to
 docs/calibration: one CSV for each table, and the same as Markdown, which docs/noise.md includes.
 """
 
@@ -27,7 +28,9 @@ from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap
+from dosemover.examples import example_pair
 from dosemover.grid import Grid
+from dosemover.io import read_dose
 from dosemover.montecarlo import Beam, SimulationConfig, Spectrum, simulate, water_tank
 from dosemover.noise import NoiseCorrelation, NoiseModel, noise_model
 from dosemover.transport import dose_mover_floor, dose_movers_distance
@@ -60,6 +63,22 @@ CHANGE_METRICS = (
     "isodose_dice_50",
     "moment_w2_mm",
 )
+MORE_METRICS = (
+    "p95_difference_gy",
+    "p99_difference_gy",
+    "debiased_rmse_gy",
+    "dose_difference_passing_2_percent",
+    "psnr_db",
+    "ssim_in_mask",
+    "gamma_3_3_global_passing_rate_percent",
+    "gamma_3_3_global_mean",
+    "kf_fraction_percent",
+    "isodose_surface_50_mm",
+    "mean_shift_mm",
+    "axis_w1_mm",
+    "sliced_w2_mm",
+)
+"""Tried on the real changes with 10 batches a side."""
 METHODS = ("batches", "uncertainty", "independent")
 """Relabelled batches; uncertainty maps with the estimated correlation; the same, voxels independent."""
 
@@ -164,7 +183,7 @@ def judged(
 ) -> dict[str, MetricResult]:
     """What `compare` reports; with voxels taken as independent where asked for."""
     names = [name for name in metrics if name != "dmd_mm"]
-    settings = CompareSettings(metrics=tuple(names), gamma=((2.0, 2.0),), null=draws, seed=seed)
+    settings = CompareSettings(metrics=tuple(names), gamma=_criteria(names), null=draws, seed=seed)
     context = ComparisonContext(reference=reference, evaluated=evaluated, settings=settings)
     if independent and context.noise is not None:
         context.noise.__dict__["model"] = NoiseModel(correlation=NoiseCorrelation.independent())
@@ -173,6 +192,11 @@ def judged(
     results = {r.key: r for family in todo for r in run(family, context, wanted[family.name])}
     results = with_significance(context, todo, wanted, results)
     return results | (closed_dmd(context) if "dmd_mm" in metrics else {})
+
+
+def _criteria(names: Iterable[str]) -> tuple[tuple[float, float], ...]:
+    """Gamma criteria that the metrics need."""
+    return tuple((x, x) for x in (2.0, 3.0) if x == 2 or any(name.startswith("gamma_3_3") for name in names))
 
 
 def closed_dmd(context: ComparisonContext) -> dict[str, MetricResult]:
@@ -256,12 +280,12 @@ def changes(data: Path) -> Iterator[dict[str, Any]]:
         region = (slice(None), slice(0, 16 if beam == "e" else 30), slice(17, 47), slice(17, 47))
         null = np.concatenate([load(data, f"{beam}A"), load(data, f"{beam}B")])[region]
         real = load(data, change)[region]
-        for n in (5, 10):
+        for n, metrics in ((5, CHANGE_METRICS), (10, (*CHANGE_METRICS, *MORE_METRICS))):
             found: dict[str, list[MetricResult]] = {}
             for seed in range(REPEATS):
                 pair = (null[rng.permutation(len(null))[:n]], real[rng.permutation(len(real))[:n]])
-                one = judged(*map(dose_map, pair), CHANGE_METRICS, draws=DRAWS, seed=seed, independent=False)
-                for key in CHANGE_METRICS:
+                one = judged(*map(dose_map, pair), metrics, draws=DRAWS, seed=seed, independent=False)
+                for key in metrics:
                     found.setdefault(key, []).append(one[key])
             for key, results in found.items():
                 z = [r.z for r in results if r.z is not None]
@@ -345,6 +369,98 @@ def whole_maps(data: Path, pairs: int, n: int = 10) -> Iterator[dict[str, Any]]:
             }
 
 
+ESTIMATED = ("mass_ratio", "rmse_gy", "dmd_mm")
+
+
+def estimated(data: Path, pairs: int) -> Iterator[dict[str, Any]]:
+    """False alarms where no uncertainty is given: null pairs with noise, and without any."""
+    for name, truth, found in _unlabelled(data, pairs):
+        rows = [without_uncertainty(*pair) for pair in found]
+        seen = [row for row in rows if row is not None]
+        line: dict[str, Any] = {"pairs": name, "number": len(rows), "noise found in": len(seen)}
+        line["noise percent"] = truth
+        line["as estimated"] = round(float(np.median([r.pop("level") for r in seen])), 2) if seen else None
+        for key in ESTIMATED:
+            p = [r[key].p for r in seen if r[key].p is not None]
+            z = [abs(r[key].z) for r in seen if r[key].z is not None]
+            line[f"{key} fires_percent"] = (
+                round(100 * float(np.mean(np.array(p) <= SIGNIFICANT)), 1) if p else 0.0
+            )
+            line[f"{key} largest z"] = round(max(z), 1) if z else None
+        yield line
+
+
+def _unlabelled(data: Path, pairs: int) -> Iterator[tuple[str, float | None, list[tuple[DoseMap, DoseMap]]]]:
+    """Null pairs of maps without uncertainty, after their name and their noise at the highest doses [%]."""
+    rng = np.random.default_rng(24)
+    pool = pools(data, {"e", "p", "kv", "white"})
+    whole = {"e": pool["e"][:, :16, 14:50, 14:50], "p": pool["p"][:, :40, 14:50, 14:50]}
+    whole |= {"kv": pool["kv"], "white": pool["white"]}
+    whole |= {f"example, {dose.name or side}": dose.batches_gy for side, dose in _example()}
+    for name, batches in whole.items():
+        for n in (5, 20) if len(batches) == BATCHES else (4,):
+            found = []
+            for _ in range(pairs):
+                order = rng.permutation(len(batches))
+                found.append((_bare(batches[order[:n]]), _bare(batches[order[n : 2 * n]])))
+            yield f"{name}, {n} batches", round(top_noise_percent(batches) / np.sqrt(n), 2), found
+    z, y, x = np.indices((40, 40, 40)) - 19.5
+    edges = [1 / (1 + np.exp((np.abs(u) - 10) / 1.5)) for u in (x, y)]
+    for name, dose in (("smooth", np.exp(-z / 60) * edges[0] * edges[1]), ("planned", _planned(data))):
+        yield (
+            f"{name}, with itself in single precision",
+            None,
+            [(_bare(dose[None]), _bare(dose[None].astype("f4")))],
+        )
+        for bits in (6, 8, 10, 12, 16):
+            step = dose.max() / 2**bits
+            yield (
+                f"{name}, rounded to {bits} bits",
+                None,
+                [
+                    (_bare(dose[None]), _bare(np.round(dose / step)[None] * step)),
+                    (_bare(np.floor(dose / step)[None] * step), _bare(np.round(dose / step)[None] * step)),
+                ],
+            )
+
+
+def _example() -> Iterator[tuple[str, DoseMap]]:
+    """The two maps of the embedded example."""
+    yield from zip(("reference", "evaluated"), example_pair(), strict=True)
+
+
+def _planned(data: Path) -> NDArray[np.float64]:
+    """Dose of a treatment planning system, which has no noise."""
+    return np.asarray(read_dose(data.parent / "slicerrt" / "EclipseEnt_Dose.nrrd").dose_gy, dtype=np.float64)
+
+
+def _bare(batches: NDArray[Any]) -> DoseMap:
+    """Mean of batches without a word about its noise."""
+    mean = batches.mean(axis=0, dtype=np.float64)
+    return DoseMap(dose_gy=mean, grid=Grid.regular(shape=mean.shape, spacing_mm=VOXEL_MM))
+
+
+def top_noise_percent(batches: NDArray[Any]) -> float:
+    """Noise of one batch at the highest doses, as an estimated level is told [%]."""
+    mean = batches.mean(axis=0, dtype=np.float64)
+    high = mean > 0.5 * mean.max()
+    per_root = np.median(batches.std(axis=0, ddof=1, dtype=np.float64)[high] / np.sqrt(mean[high]))
+    return 100 * float(per_root / np.sqrt(np.percentile(mean, 99.9)))
+
+
+def without_uncertainty(reference: DoseMap, evaluated: DoseMap) -> dict[str, Any] | None:
+    """What a comparison says of two maps that know nothing of their noise; None where it finds none."""
+    settings = CompareSettings(metrics=ESTIMATED)
+    context = ComparisonContext(reference=reference, evaluated=evaluated, settings=settings)
+    if context.noise is None:
+        return None
+    wanted = select(families.FAMILIES, settings)
+    todo = [family for family in families.FAMILIES if family.name in wanted]
+    results = {r.key: r for family in todo for r in run(family, context, wanted[family.name])}
+    level = float(np.mean([one.relative_percent for one in context.noise.levels]))
+    return {**with_significance(context, todo, wanted, results), "level": level}
+
+
 def write(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """One table as CSV and as Markdown; rows of an earlier run with other cases stay."""
     path = out / f"{name}.csv"
@@ -411,7 +527,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=200)
-    parser.add_argument("--only", choices=("uniformity", "whole", "changes", "slopes"))
+    parser.add_argument("--only", choices=("uniformity", "whole", "estimated", "changes", "slopes"))
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--out", type=Path, default=OUT)
@@ -424,6 +540,8 @@ def main() -> None:
             print(name, "done", flush=True)
     if options.only in (None, "whole"):
         write(options.out, "whole", list(whole_maps(options.data, options.pairs)))
+    if options.only in (None, "estimated"):
+        write(options.out, "estimated", list(estimated(options.data, min(options.pairs, 24))))
     if options.only in (None, "changes"):
         write(options.out, "changes", list(changes(options.data)))
     if options.only in (None, "slopes"):

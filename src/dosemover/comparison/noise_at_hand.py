@@ -23,6 +23,8 @@ _HIGH_SHARE = 0.2
 
 _MOST_SIGMA = 4.0
 """Differences beyond this are no noise to learn a correlation from."""
+VARIANCE_ERROR = 0.1
+"""Relative standard error of the variance over distant voxels, from medians of few independent ones."""
 LEVEL_UNCERTAINTY = 0.25
 """Relative standard uncertainty of an estimated noise level: noise need not go with the root of the dose."""
 
@@ -74,7 +76,8 @@ class NoiseAtHand:
     @cached_property
     def model(self) -> NoiseModel:
         """Spatial correlation of the noise."""
-        return noise_model(reference=self.reference, evaluated=self.evaluated)
+        error = VARIANCE_ERROR if self.estimated else 0.0
+        return noise_model(reference=self.reference, evaluated=self.evaluated, variance_error=error)
 
     @property
     def method(self) -> str:
@@ -127,7 +130,8 @@ def _with_correlation(
     if distant is None or distant <= near:
         return levels
     most = _MOST_SIGMA * float(np.sqrt(distant))
-    correlation = noise_correlation(np.clip(scaled, -most, most), variance=distant)
+    clipped = np.clip(scaled, -most, most)
+    correlation = noise_correlation(clipped, variance=distant, variance_error=VARIANCE_ERROR)
     mended = tuple(undamped(one, correlation, shape=reference.grid.shape) for one in levels)
     total = sum(level.per_root_dose**2 for level in mended)
     share = float(np.sqrt(min(distant / total, 1.0)))

@@ -148,7 +148,12 @@ def _axis_fit(values: NDArray[Any], valid: NDArray[Any], axis: int) -> float:
 
 
 def noise_correlation(
-    fields: ArrayLike, *, mask: ArrayLike | None = None, variance: float = 1.0, radius: int = _RADIUS
+    fields: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    variance: float = 1.0,
+    variance_error: float = 0.0,
+    radius: int = _RADIUS,
 ) -> NoiseCorrelation:
     """Correlation of standardised noise at every lag where it can be told from 0.
 
@@ -160,6 +165,8 @@ def noise_correlation(
         Voxels to use.
     variance : float
         The most that the noise alone can vary: 1 for standardised differences.
+    variance_error : float
+        Relative standard error of ``variance`` where it is itself an estimate.
     radius : int
         Longest lag along each axis [voxels].
 
@@ -205,15 +212,21 @@ def noise_correlation(
     mean_square = own[middle] / pairs[middle]
     half = mean_square * np.divide(total, 2 * own, out=np.zeros(total.shape), where=usable)
     offsets = np.abs(np.indices(half.shape) - np.reshape(reach, (3, 1, 1, 1)))
-    return _correlogram(half, np.where(usable, pairs, 0.0), offsets, variance, radius)
+    bound = (variance, variance_error)
+    return _correlogram(half, np.where(usable, pairs, 0.0), offsets, bound, radius)
 
 
 def _correlogram(
-    half: NDArray[Any], pairs: NDArray[Any], offsets: NDArray[Any], variance: float, radius: int
+    half: NDArray[Any],
+    pairs: NDArray[Any],
+    offsets: NDArray[Any],
+    bound: tuple[float, float],
+    radius: int,
 ) -> NoiseCorrelation:
     """Correlation from half the mean squared differences; lags without pairs read 0."""
     middle = tuple(n // 2 for n in half.shape)
     voxels = float(pairs[middle])
+    variance, error_of_bound = bound
     distance = offsets.max(axis=0)
     longest = (pairs > 0) & (distance >= max(radius - 1, 2))
     if not longest.any():
@@ -223,7 +236,7 @@ def _correlogram(
     squares = _FIRST_SQUARES
     table, kept = np.ones((1, 1, 1)), np.ones((1, 1, 1), dtype=bool)
     for _ in range(_ROUNDS):
-        most = variance * (1 + 2 * float(np.sqrt(2 * squares / voxels)))
+        most = variance * (1 + 2 * float(np.sqrt(2 * squares / voxels + error_of_bound**2)))
         sill = far if far <= most else variance
         if not (np.isfinite(sill) and sill > 0):
             return NoiseCorrelation.independent()

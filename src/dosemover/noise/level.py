@@ -18,8 +18,8 @@ _LEAST_DOSE = 0.05
 """Voxels below this share of the high dose are not looked at: too few hits, or none."""
 _LEAST_NOISE = 5e-4
 """Noise below this share of the high dose cannot be told from rounding and interpolation."""
-_ROUNDING = 0.5
-"""Noise below this share of the step between stored values is that of rounding, which is 1/sqrt(12) of it."""
+_ROUNDING = 1.0
+"""Noise below this many steps between stored values is that of rounding: 0.3 steps, which reads up to 0.8."""
 _DISTANCE = 4
 """Voxels over which noise counts as no longer correlated."""
 _HIGH_DOSE_PERCENTILE = 99.9
@@ -79,7 +79,7 @@ def noise_level(dose: DoseMap) -> NoiseLevel:
     and a smooth map does not: the correlation of neighbors tells them apart. *Limits*: assumes equal
     voxel densities and equal weights of the hits; correlated noise is damped by the differences, which
     `undamped` mends where the correlation is known; a denoised or smoothed map shows no noise; noise
-    below 0.05 % of the high dose reads none, and so does noise below half the step of rounded values.
+    below 0.05 % of the high dose reads none, and so does noise below the step of rounded values.
 
     References
     ----------

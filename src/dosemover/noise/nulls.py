@@ -257,13 +257,15 @@ def combined_variance(*, reference: DoseMap, evaluated: DoseMap) -> NDArray[np.f
     )
 
 
-def noise_model(*, reference: DoseMap, evaluated: DoseMap) -> NoiseModel:
+def noise_model(*, reference: DoseMap, evaluated: DoseMap, variance_error: float = 0.0) -> NoiseModel:
     """Correlation of the noise: from batches where a map has them, else from the standardised difference.
 
     Parameters
     ----------
     reference, evaluated : DoseMap
         At least one with its uncertainty.
+    variance_error : float
+        Relative standard error of the variances where they are estimates.
 
     Raises
     ------
@@ -286,11 +288,11 @@ def noise_model(*, reference: DoseMap, evaluated: DoseMap) -> NoiseModel:
     fields, source = _standardized_noise(reference, here, variance)
     split = _split(variance)
     limit = np.inf if source == "batches" else 1.0
-    strong = noise_correlation(fields, mask=variance >= split, variance=limit)
+    strong = noise_correlation(fields, mask=variance >= split, variance=limit, variance_error=variance_error)
     below = (variance > 0) & (variance < split)
     weak = None
     if np.count_nonzero(below) >= _FEWEST_WEAK:
-        weak = noise_correlation(fields, mask=below, variance=limit)
+        weak = noise_correlation(fields, mask=below, variance=limit, variance_error=variance_error)
     return NoiseModel(correlation=strong, weak=weak, split_gy2=split / 2, source=source)
 
 

@@ -119,7 +119,10 @@ def _floor(metric: MetricResult) -> str:
 def _share(metric: MetricResult) -> str:
     """How much of a value comes from voxels of low sampling."""
     share = metric.settings.get("low_sampling_share_percent")
-    return f"{quantity(share, '%')} of it from low sampling" if is_number(share) else ""
+    if not is_number(share):
+        return ""
+    part = "of the failures" if metric.key.endswith("passing_rate_percent") else "of it"
+    return f"{quantity(share, '%')} {part} from low sampling"
 
 
 def _floor_note(metric: MetricResult) -> str:

@@ -434,6 +434,7 @@ def figure_bias(analysis: StudyAnalysis) -> Figure | None:
             )
         axes.set(xscale="log", yscale="log", xlabel="noise in both maps / %")
         axes.set_title(f"{pretty(case)}: {word}")
+        few_decades(axes)
         log_ticks(axes.xaxis, analysis.table.noise_levels)
         axes.axhline(1, color=SOFT, linewidth=0.7)
     grid[0, 0].set_ylabel("reading / reading at the least noise")

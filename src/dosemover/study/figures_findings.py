@@ -21,6 +21,7 @@ from dosemover.study.figures_style import (
     heat_map,
     log_ticks,
     new_figure,
+    whole_decades,
 )
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ def figure_histories(analysis: StudyAnalysis) -> Figure | None:
                 if one is not None:
                     _needed(axes, one, len(metrics) - 1 - j + 0.13 * (k - 1.5), k)
         axes.set(xscale="log", xlabel="histories per map")
+        whole_decades(axes)
         axes.set_title(f"{pretty(change)} {size:g} {unit}")
     grid[0, 0].set_yticks(range(len(metrics)), [label(m) for m in reversed(metrics)])
     _case_legend(figure, analysis.cases)

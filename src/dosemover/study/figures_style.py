@@ -99,6 +99,14 @@ def few_decades(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
+def whole_decades(axes: Axes) -> None:
+    """Logarithmic x axis with numbers at powers of ten only."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def heat_map(
     axes: Axes,
     values: np.ndarray,

@@ -263,9 +263,10 @@ def render_page(
         Whether the page is one of the documentation, with links to others.
     """
     template = _environment().get_template("critical_analysis.md.j2")
-    return template.render(
+    text = template.render(
         **context(analysis), figures=_figures(drawings, drawn), figure_folder=figure_folder, site=site
     )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def write_paper(

@@ -26,6 +26,9 @@ _CELLS = (32.0**3, 64.0**3)
 _NODES = 128.0**3
 """Nodes of the prices."""
 
+_CLOSE = 0.97
+"""Lower over upper end from which on no finer plan is made."""
+
 _WORTH = 1.5
 """Width of the interval, over what prices or a finer plan lose themselves, from which on they pay."""
 
@@ -89,7 +92,7 @@ class MoverBounds:
         """Bound HK^2 from both sides, from the coefficients of the estimate's potential."""
         problem = self.problem
         report("upper bound", 0.3)
-        self.upper = self._flux(problem.a, problem.b, self.space, u)
+        self.upper = self._flux(problem.a, problem.b, self.space, u, 1e-3)
         report("lower bound", 0.5)
         search = LowerBoundSearch(
             self.space,
@@ -102,7 +105,7 @@ class MoverBounds:
         if refine > 0:
             self._narrow_static(report)
         if halve and self.upper > 1.05**2 * max(self.lower, 0.0) and self._hopeful(search):
-            self.upper = min(self.upper, self._flux(*self._halved(u)))
+            self.upper = min(self.upper, self._flux(*self._halved(u), 2e-3))
         search.target = _TARGET**2 * self.upper
         try:
             if self._wide and self._hopeful(search):
@@ -115,12 +118,16 @@ class MoverBounds:
         return self.static is None or search.best > _HOPELESS * self.static.lower
 
     def _flux(
-        self, a: NDArray[np.float64], b: NDArray[np.float64], space: SplineSpace, u: NDArray[np.float64]
+        self,
+        a: NDArray[np.float64],
+        b: NDArray[np.float64],
+        space: SplineSpace,
+        u: NDArray[np.float64],
+        tolerance: float,
     ) -> float:
         """Upper bound of the linear path."""
-        return flux_upper_bound(
-            a, b, space.grid, length_mm=self.problem.length_mm, start=space.means(u)
-        ).squared
+        length, start = self.problem.length_mm, space.means(u)
+        return flux_upper_bound(a, b, space.grid, length_mm=length, start=start, tolerance=tolerance).squared
 
     def _halved(
         self, u: NDArray[np.float64]
@@ -135,7 +142,8 @@ class MoverBounds:
         problem = self.problem
         losses = [_loss(self.space, _NODES, per_voxel=2)] + [_loss(self.space, n) for n in _CELLS[1:]]
         for n_cells, loss in zip(_CELLS, losses, strict=True):
-            if self._wide <= _WORTH * loss:
+            close = self.static is not None and self.lower >= _CLOSE**2 * self.upper
+            if close or self._wide <= _WORTH * loss:
                 return
             report("plan between coarse cells", 0.6)
             self.static = static_bounds(

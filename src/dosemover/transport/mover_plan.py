@@ -159,11 +159,12 @@ class CoarsePlan:
             self.phi, self.psi = prices
             blur = self.blur_mm / _SHRINK**2
         while True:
-            for _ in range(_ITERATIONS):
+            last = blur <= self.blur_mm
+            for _ in range(_ITERATIONS * (2 if last else 1)):
                 phi = self._scaled(self._log_a, self.psi, blur, pool)
                 psi = self._scaled(self._log_b, self.phi, blur, pool)
                 self.phi, self.psi = (self.phi + phi) / 2, (self.psi + psi) / 2
-            if blur <= self.blur_mm:
+            if last:
                 return
             blur = max(_SHRINK * blur, self.blur_mm)
 
@@ -322,7 +323,7 @@ def static_bounds(
     )
     return StaticBounds(
         lower=max(lower, 0.0),
-        estimate=max(bound.estimate, nodal),
+        estimate=(bound.estimate + nodal) / 2,
         bound=bound,
         prices=prices,
         middles=plan.middles,

@@ -187,7 +187,8 @@ def dose_movers_distance(
     fields : bool
         Compute displacement, change, index and residual per voxel.
     refine : int
-        Rounds that improve the potential of the lower bound while the interval is wider than 1 %.
+        Rounds that improve the potential of the lower bound while the interval is wider than 1 %. With 0,
+        plans and prices of the static form are not asked for either.
     halve : bool
         Halve the voxels at last, where the interval is still wide: noise needs it. Takes 8 times the memory.
     tolerance : float
@@ -216,7 +217,10 @@ def dose_movers_distance(
 
     *Limits*: a rigid shift by d reads d/sqrt(1 + k), k = (rms extent / L)^2 (``settings["extent_k"]``); an
     output change u reads 2 L |sqrt(1 + u) - 1|; a small hot spot is explained by its neighbours moving.
-    The estimate is linearised: displacements should be small against the structures they move.
+    The estimate is linearised: displacements should be small against the structures they move. Where the
+    interval is still much wider than the voxels, dose travels far or appears in next to nothing: then prices
+    and a plan of the static form bound it, on a coarse grid, and where they show the estimate to be wrong,
+    value, parts and fields are the plan's (``settings["linear"]`` is False), as fine as its cells.
 
     *Cost*: about 2 CPU-s for the estimate and 1 for the bounds at 2 M voxels, 400 bytes a voxel.
 

@@ -14,23 +14,34 @@ from dosemover.study.analysis_verdicts import PASSES_PERCENT, Finding, judged, n
 
 Rows = list[Mapping[str, Any]]
 
-RATE = "gamma_2_2_global_passing_rate_percent"
+RATES = {
+    "gamma_2_2_global_passing_rate_percent": "γ 2/2",
+    "gamma_3_3_global_passing_rate_percent": "γ 3/3",
+}
 
 
-def passing_example(found: Mapping[str, Any]) -> tuple[Rows, Rows]:
-    """Rows of one output, noise in the evaluated map and in the reference, the least noise first.
+def passing_example(found: Mapping[str, Any]) -> tuple[str, Rows, Rows]:
+    """Passing rate and rows of one output, noise in the evaluated map and in the reference, the least first.
 
-    It is the largest output whose map fails at the least noise and passes at more; where there is none, the
-    smallest that fails at the least noise.
+    It is the first rate, and the largest output, with a map that fails at the least noise and passes at more;
+    where there is none, the first rate and the smallest output that fails at the least noise.
     """
     by_output: dict[float, dict[str, Rows]] = {}
     for row in sorted(found["rows"], key=lambda row: float(row["noise_percent"])):
         places = by_output.setdefault(float(row["output_percent"]), {"evaluated": [], "reference": []})
         places[row["noise_in"]].append(row)
-    failing = {o: p for o, p in by_output.items() if p["evaluated"][0][RATE] < PASSES_PERCENT}
-    passing = {o: p for o, p in failing.items() if max(r[RATE] for r in p["evaluated"]) >= PASSES_PERCENT}
-    chosen = by_output[max(passing) if passing else min(failing or by_output)]
-    return chosen["evaluated"], chosen["reference"]
+    fallback = ""
+    for rate in RATES:
+        failing = [o for o, p in by_output.items() if p["evaluated"][0][rate] < PASSES_PERCENT]
+        passing = [o for o in failing if max(r[rate] for r in by_output[o]["evaluated"]) >= PASSES_PERCENT]
+        if passing:
+            chosen = by_output[max(passing)]
+            return rate, chosen["evaluated"], chosen["reference"]
+        fallback = fallback or (rate if failing else "")
+    rate = fallback or next(iter(RATES))
+    failing = [o for o, p in by_output.items() if p["evaluated"][0][rate] < PASSES_PERCENT]
+    chosen = by_output[min(failing or by_output)]
+    return rate, chosen["evaluated"], chosen["reference"]
 
 
 def made_to_pass(findings: Mapping[str, Any], numbers: dict[str, Any]) -> tuple[list[bool], list[str]]:
@@ -39,12 +50,12 @@ def made_to_pass(findings: Mapping[str, Any], numbers: dict[str, Any]) -> tuple[
     for key, kind in (("made_to_pass", "White noise"), ("real_made_to_pass", "Real 6 MV noise (DOSXYZnrc)")):
         if key not in findings:
             continue
-        rows, others = passing_example(findings[key])
-        calm, best = rows[0], max(rows, key=lambda row: row[RATE])
-        first = next((r for r in rows if r[RATE] >= PASSES_PERCENT), None)
+        rate, rows, others = passing_example(findings[key])
+        calm, best = rows[0], max(rows, key=lambda row: row[rate])
+        first = next((r for r in rows if r[rate] >= PASSES_PERCENT), None)
         last = others[-1]
-        parts.append(calm[RATE] < PASSES_PERCENT <= best[RATE])
-        numbers[key] = {"calm": calm[RATE], "best": best[RATE], "noise": best["noise_percent"]}
+        parts.append(calm[rate] < PASSES_PERCENT <= best[rate])
+        numbers[key] = {"calm": calm[rate], "best": best[rate], "noise": best["noise_percent"]}
         start = (
             ""
             if first is None or first is calm
@@ -54,10 +65,10 @@ def made_to_pass(findings: Mapping[str, Any], numbers: dict[str, Any]) -> tuple[
             )
         )
         sentences.append(
-            f"{kind}, output {number(calm['output_percent'], 2)} % too high: γ 2/2 passes "
-            f"{number(calm[RATE])} % at {number(calm['noise_percent'], 2)} % noise in the evaluated map and "
-            f"{number(best[RATE])} % at {number(best['noise_percent'], 2)} %{start}; with "
-            f"{number(last['noise_percent'], 2)} % noise in the reference it passes {number(last[RATE])} %. "
+            f"{kind}, output {number(calm['output_percent'], 2)} % too high: {RATES[rate]} passes "
+            f"{number(calm[rate])} % at {number(calm['noise_percent'], 2)} % noise in the evaluated map and "
+            f"{number(best[rate])} % at {number(best['noise_percent'], 2)} %{start}; with "
+            f"{number(last['noise_percent'], 2)} % noise in the reference it passes {number(last[rate])} %. "
             f"The mass ratio reads {number(calm['mass_ratio'], 4)} and {number(best['mass_ratio'], 4)}, the "
             f"DMD {number(calm['dmd_mm'])} and {number(best['dmd_mm'])} mm."
         )

@@ -171,7 +171,7 @@ def figure_made_to_pass(analysis: StudyAnalysis) -> Figure | None:
         return None
     figure, grid = new_figure(1, len(parts), height=2.6, sharey=True)
     for axes, (found, name) in zip(grid[0], parts, strict=True):
-        evaluated, reference = passing_example(found)
+        _, evaluated, reference = passing_example(found)
         for where, rows, color in (
             ("evaluated", evaluated, "#c2410c"),
             ("reference", reference, "#1d5fd0"),

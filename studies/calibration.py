@@ -468,10 +468,15 @@ def write(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
     if name == "uniformity":
         keys = ["case", "noise_percent", "method", "metric", "pairs", "fires_percent", "ks_p"]
         rows = sorted(_kept(path, rows) + rows, key=_place)
+        most = {(r["case"], r["method"]): 0 for r in rows}
+        for r in rows:
+            most[r["case"], r["method"]] = max(most[r["case"], r["method"]], int(r["pairs"]))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, keys, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    if name == "uniformity":
+        rows = [r | {"of": most[r["case"], r["method"]]} for r in rows]
     table = _pivot(rows, *_LAYOUT[name]) if name in _LAYOUT else (keys, [[r[k] for k in keys] for r in rows])
     head, body = table
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -480,7 +485,7 @@ def write(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
 
 
 _LAYOUT = {
-    "uniformity": (("case", "noise_percent", "method"), "metric", "fires_percent"),
+    "uniformity": (("case", "noise_percent", "method", "of"), "metric", "fires_percent"),
     "changes": (("metric",), ("change", "batches"), ("found", "z")),
 }
 """Rows, columns and entries of the Markdown tables."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -274,3 +275,17 @@ def make_metrics(*, uncertainty: bool = True, dose_mover: bool = True) -> dict[s
                 extra |= {"z": 0.3, "p": 0.38}
         metrics[key] = MetricResult(key=key, value=value, unit=unit, **extra)
     return metrics
+
+
+def with_masks(result: ComparisonResult) -> ComparisonResult:
+    """The result with a region of low sampling and one of real difference, each half of the map."""
+    grid = result.reference.grid
+    half = np.zeros(grid.shape, dtype=np.float32)
+    half[: grid.shape[0] // 2] = 1
+    masks = {
+        "low_sampling_mask": FieldMap(
+            values=half, grid=grid, unit="", label="relative uncertainty above 10 %"
+        ),
+        "significant_mask": FieldMap(values=1 - half, grid=grid, unit="", label="difference real"),
+    }
+    return replace(result, maps={**result.maps, **masks})

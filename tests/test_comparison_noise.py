@@ -116,9 +116,11 @@ def test_fields_of_the_solvers_are_marked_where_they_exceed_their_own_noise():
     result = dm.compare(
         batches(1, noise=0.003),
         batches(2, noise=0.003, shift_mm=1.5),
-        metrics=["dmd_mm", "kf_fraction_percent", "differences", "chi2"],
+        metrics=["dmd", "kf_fraction_percent", "differences", "chi2"],
         null=4,
     )
+    for part in ("moved_mm", "changed_percent", "residual_max_percent", "residual_p99_percent"):
+        assert result.metrics[f"dmd_{part}"].floor > 0
     inside = field() > 0.5
     for name in ("displacement", "change", "dmd_index"):
         mask = result.maps[f"{name}_significant_mask"].values

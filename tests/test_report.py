@@ -25,9 +25,17 @@ from dosemover.report.citations import REFERENCES, citations
 from dosemover.report.formatting import number, p_value, percent, public_text, public_value
 from dosemover.report.page import page_data, render_report, script_json
 from dosemover.report.sentences import GROUPS, is_significant, verdict_details
-from dosemover.report.tables import dvh_name, dvh_table, metric_groups, verdict_rows
-from dosemover.report.volumes import NOT_A_NUMBER, coarse_grid, coarsen, encode, factors_for, volumes
-from report_cases import make_metrics, make_result
+from dosemover.report.tables import dvh_name, dvh_table, metric_groups, verdict_rows, where_table
+from dosemover.report.volumes import (
+    NOT_A_NUMBER,
+    coarse_grid,
+    coarsen,
+    encode,
+    factors_for,
+    layers,
+    volumes,
+)
+from report_cases import make_metrics, make_result, with_masks
 
 SMALL = {"shape": (10, 12, 14), "spacing_mm": (10.0, 10.0, 12.0)}
 
@@ -475,3 +483,36 @@ def test_importing_the_report_loads_no_plotting():
     code = "import sys, dosemover.report; print('matplotlib' in sys.modules, 'jinja2' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_masks_are_outlined_and_not_offered_as_maps(small):
+    found = {layer.key: layer for layer in layers(with_masks(small))}
+    assert found["low_sampling_mask"].kind == found["significant_mask"].kind == "outline"
+    assert found["difference_gy"].kind == "diverging"
+
+
+def test_the_volume_of_every_outlined_region_is_listed(small):
+    result = with_masks(small)
+    rows = {row["key"]: row for row in where_table(result)}
+    assert set(rows) == {"low_sampling_mask", "significant_mask"}
+    above = result.reference.dose_gy >= 0.1 * result.reference.max_gy
+    share = 100 * np.mean(result.maps["significant_mask"].values[above])
+    assert rows["significant_mask"]["above_10"] == f"{share:.1f} %"
+    assert "Difference real" in render_report(result)
+
+
+def test_low_sampling_and_coarse_grids_stand_beside_the_value(small):
+    settings = {
+        "low_sampling_share_percent": 43.21,
+        "null_grid": "2 voxels merged along an axis",
+        "null_grid_value": 1.5,
+    }
+    metrics = {
+        key: MetricResult(key=key, value=1.6, unit=unit, floor=0.2, settings=settings)
+        for key, unit in (("dmd_mm", "mm"), ("gamma_3_3_global_passing_rate_percent", "%"))
+    }
+    page = render_report(replace(small, metrics=metrics))
+    assert "43.2 % of it from low sampling" in page
+    assert "43.2 % of the failures from low sampling" in page
+    assert "drawn with 2 voxels merged along an axis, where the value is 1.50 mm" in page
+    assert "About 1.6 times as many histories" in page

@@ -11,7 +11,7 @@ from browser import Browser, find_browser
 from dosemover.grid import Grid
 from dosemover.report import write_report
 from dosemover.report.volumes import layers, volumes
-from report_cases import make_result
+from report_cases import make_result, with_masks
 
 pytestmark = pytest.mark.browser
 
@@ -229,4 +229,21 @@ def test_slices_and_lines_have_reports_too(browser, tmp_path, shape, spacing, n_
     browser.open(write_report(flat, tmp_path / "flat.html"))
     assert browser.js("document.querySelectorAll('[data-plane]').length") == n_planes
     assert browser.js("document.querySelectorAll('#profiles path.evaluated').length") == len(shape)
+    assert browser.problems == []
+
+
+def test_regions_are_outlined_and_what_is_not_real_is_dimmed(browser, tmp_path, result):
+    browser.problems.clear()
+    browser.size(1280, 900)
+    browser.open(write_report(with_masks(result), tmp_path / "masks.html"))
+    assert browser.js("document.querySelector('[data-option=low_sampling_mask]').checked")
+    browser.click("[data-layer=difference_gy]")
+    browser.frame()
+    assert browser.js("document.querySelector('[data-option=significant_mask]').checked")
+    seen = {picture(browser)}
+    for option in ("significant_mask", "low_sampling_mask", "real"):
+        browser.click(f"[data-option={option}]")
+        browser.frame()
+        seen.add(picture(browser))
+    assert len(seen) == 4
     assert browser.problems == []

@@ -25,6 +25,8 @@ _DMD_PARTS = {
     "dmd_residual_max_percent": "%",
     "dmd_residual_p99_percent": "%",
 }
+_DMD_RESIDUALS = ("dmd_residual_max_percent", "dmd_residual_p99_percent")
+"""Parts that are known only where the fields are."""
 _KR_PARTS = {"kr_moved_mm": "mm", "kr_gained_percent": "%", "kr_lost_percent": "%"}
 
 _MAPS = {
@@ -88,7 +90,7 @@ def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[
         **shared,
         exchange_mm_per_percent=settings.exchange_mm_per_percent,
         bounds=not context.values_only,
-        fields=not context.values_only,
+        fields=not (context.values_only and wanted.isdisjoint(_DMD_RESIDUALS)),
         refine=_rounds(settings),
         progress=context.progress,
     )

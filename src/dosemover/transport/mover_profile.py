@@ -55,6 +55,8 @@ def dose_mover_profile(
 
     Notes
     -----
+    *Limits*: of the linearised estimate at every length; where `dose_movers_distance` finds that dose travels
+    too far for it (``settings["linear"]`` is False), the profile does not hold either.
     *Cost*: one solve a length, each started from the one before.
     """
     lengths = np.atleast_1d(np.asarray(lengths_mm, dtype=np.float64))

@@ -50,6 +50,7 @@ def test_a_shift_by_a_fraction_of_a_voxel_is_exact():
     assert axis_w2(reference=a, evaluated=b).value ** 2 == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:the evaluated map holds:dosemover.errors.AccuracyWarning")
 def test_scale_is_not_seen_and_its_ratio_is_told():
     a, _ = random_pair()
     result = axis_w2(reference=a, evaluated=a.scaled(3.0))
@@ -88,6 +89,7 @@ def test_a_mask_without_dose_is_refused():
         axis_w1(reference=a, evaluated=b, mask=np.zeros(a.grid.shape))
 
 
+@pytest.mark.filterwarnings("ignore:the evaluated map holds:dosemover.errors.AccuracyWarning")
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_both_are_symmetric_zero_for_equal_maps_ordered_and_below_the_exact_distance(data):

@@ -133,6 +133,7 @@ def test_settings_that_cannot_be_used_are_refused():
         emd(reference=a, evaluated=b, order=4)
 
 
+@pytest.mark.filterwarnings("ignore:the evaluated map holds:dosemover.errors.AccuracyWarning")
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_it_is_symmetric_ordered_and_obeys_the_triangle_inequality(data):

@@ -230,3 +230,18 @@ def test_settings_that_cannot_be_used_are_refused(name, bad):
     a, b = random_pair()
     with pytest.raises(InputError, match=name):
         sinkhorn_divergence(reference=a, evaluated=b, **{name: bad})
+
+
+def test_an_interrupt_keeps_the_divergence_so_far():
+    a, b = random_pair(3)
+
+    def interrupt(what, fraction):
+        if fraction > 0.55:
+            raise KeyboardInterrupt
+
+    settings = {"blur_mm": 3.0, "tolerance": 1e-9}
+    found = sinkhorn_divergence(reference=a, evaluated=b, progress=interrupt, **settings)
+    assert "interrupted" in found.status
+    assert found.value == pytest.approx(
+        sinkhorn_divergence(reference=a, evaluated=b, **settings).value, rel=0.05
+    )

@@ -149,6 +149,7 @@ def test_too_few_directions_are_refused():
         sliced_w1(reference=a, evaluated=b, n_directions=3)
 
 
+@pytest.mark.filterwarnings("ignore:the evaluated map holds:dosemover.errors.AccuracyWarning")
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_both_are_symmetric_ordered_and_below_the_exact_distance(data):

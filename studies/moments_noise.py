@@ -177,13 +177,14 @@ def noisy(dose, percent, rng):
 
 
 def coarse_atoms_w2(one, two, cells=10):
-    """Exact W_2 of voxel centres on merged voxels of 20 mm: the direct way, as far as memory goes."""
+    """Exact W_2 of voxel centres on ten merged voxels an axis: the direct way, as far as memory goes."""
     import ot
 
     start = time.process_time()
     f = len(one.dose_gy) // cells
     masses = [d.dose_gy.reshape(cells, f, cells, f, cells, f).sum(axis=(1, 3, 5)).ravel() for d in (one, two)]
-    t = (np.arange(cells) + 0.5) * 200 / cells
+    low, high = one.grid.box_mm[0]
+    t = (np.arange(cells) + 0.5) * (high - low) / cells
     points = np.stack([g.ravel() for g in np.meshgrid(t, t, t, indexing="ij")], axis=1)
     cost = ot.dist(points, points)
     value = float(np.sqrt(ot.emd2(*(m / m.sum() for m in masses), cost, numItermax=2_000_000)))

@@ -1,14 +1,15 @@
 """The command that prints moments, levels and bounds."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dosemover.cli.main import main
 from dosemover.dose import DoseMap
-from dosemover.io import write_dose
-from dosemover.moments import MomentTally
+from dosemover.io import read_dose, write_dose
+from dosemover.moments import MomentTally, tally_density
 from moment_maps import beam
 
 
@@ -66,3 +67,25 @@ def test_a_map_without_dose_is_one_line_on_stderr(tmp_path, capsys):
 def test_an_absent_folder_for_json_is_one_line_on_stderr(maps, tmp_path, capsys):
     assert main(["moments", maps[0], "--json", str(tmp_path / "absent" / "m.json")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_simulate_tallies_moments_beside_its_map(tmp_path, capsys):
+    beam = Path(__file__).resolve().parents[1] / "examples" / "beam.toml"
+    config, folder = tmp_path / "beam.toml", tmp_path / "out"
+    config.write_text(beam.read_text(encoding="utf-8").replace("track_length", "analog"), encoding="utf-8")
+    arguments = ["simulate", str(config), "-o", str(folder), "--histories", "4000", "--quiet"]
+    assert main([*arguments, "--moments", "4"]) == 0
+    streamed = MomentTally.load(folder / "moments.npz")
+    dose = read_dose(folder / "dose.npz")
+    assert streamed.degree == 4
+    assert len(streamed.batches) == len(dose.batches_gy)
+    weight = np.ones(dose.grid.shape) if dose.density_g_per_cm3 is None else dose.density_g_per_cm3
+    mapped = tally_density(dose.dose_gy * weight, dose.grid, degree=4)
+    width = np.array([high - low for low, high in dose.grid.box_mm])
+    share = 4 * 5 / 6 * np.max([w[0] for w in dose.grid.widths_mm] / width) ** 2
+    np.testing.assert_allclose(streamed.mean_mm, mapped.mean_mm, atol=0.3)
+    difference = np.abs(streamed.tensor / streamed.mass - mapped.tensor / mapped.mass)
+    # of each moment at most its largest value, 27 at degree 4 along each axis, and the noise of places
+    assert difference.max() < 27 * share + 0.1
+    assert main([*arguments, "--moments", "--resume"]) == 2
+    assert "Simulate without --resume" in capsys.readouterr().err

@@ -6,6 +6,8 @@ import pytest
 from dosemover.errors import InputError
 from dosemover.moments import bures_squared, moment_sos
 from dosemover.moments.legendre import legendre
+from dosemover.moments.moment_sos import plan_sizes
+from dosemover.moments.relaxation import evaluate_basis, relaxation
 from dosemover.moments.tally import MomentTally, tally_density
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(60)
@@ -105,6 +107,27 @@ def test_order_three_in_three_dimensions(record_validation):
     assert found.lower_squared_mm2 < 0.03
 
 
+@pytest.mark.slow
+def test_order_five_in_two_dimensions_is_certified_to_the_digits_of_its_value():
+    x, w, image, half_x, half_y = two_dimensional()
+    found = moment_sos(reference=tally(x, w, half_x, 10), evaluated=tally(image, w, half_y, 10), order=5)
+    tolerance = 1e-8 + 2e-5 * 0.025777
+    assert found.primal_mm**2 == pytest.approx(0.025777, abs=tolerance)
+    assert found.lower_squared_mm2 == pytest.approx(0.025777, abs=tolerance)
+
+
+def test_no_plan_gives_a_basis_function_more_than_its_size():
+    x, w, image, half_x, half_y = two_dimensional()
+    one, two = tally(x, w, half_x, 6), tally(image, w, half_y, 6)
+    problem = relaxation(2, 3)
+    sizes = plan_sizes(problem, one, two, (1, 2))
+    pairs = evaluate_basis(np.hstack([x / half_x, image / half_y]), problem.monomials)
+    mirrored = evaluate_basis(np.hstack([x / half_x, image[::-1] / half_y]), problem.monomials)
+    for plan in (pairs, mirrored):
+        assert np.all(np.abs(w @ plan) <= sizes + 1e-12)
+    assert sizes.sum() < 0.5 * problem.supremum_norms.sum()
+
+
 def test_order_one_is_the_gaussian_bound(record_validation):
     x, w, image, half_x, half_y = two_dimensional()
     found = moment_sos(reference=tally(x, w, half_x, 2), evaluated=tally(image, w, half_y, 2), order=1)
@@ -150,7 +173,6 @@ def test_the_dual_pair_is_feasible_everywhere():
     one = rng.uniform(-1, 1, (4000, 2)) * half_x
     two = rng.uniform(-1, 1, (4000, 2)) * half_y
     from dosemover.moments.legendre import total_degree_indices
-    from dosemover.moments.relaxation import evaluate_basis
 
     indices = total_degree_indices(2, 6)
     phi = evaluate_basis(one / half_x, indices) @ found.phi

@@ -2,11 +2,22 @@
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
-from dosemover.moments import bures_squared, moment_levels, moment_sos, support_box, tally_gaussian, tally_map
+from dosemover.moments import (
+    MomentTally,
+    bures_squared,
+    moment_levels,
+    moment_sos,
+    support_box,
+    tally_gaussian,
+    tally_map,
+)
 from dosemover.moments.galerkin import galerkin_w2
+from dosemover.moments.legendre import mass_matrix, total_degree_indices
+from dosemover.moments.moment_noise import drawn_noise, gaussian_statistic, mean_statistic
 from moment_maps import beam, load_batches
 
 LEVEL = 0.05
@@ -125,6 +136,65 @@ def test_a_real_shift_of_the_source_is_found_and_a_null_pair_is_not(data_path):
         assert moved[key].p <= 0.05
         # the source moved by 1 mm; dose that a beam edge or a wall of the phantom holds does not follow
         assert moved[key].value_mm == pytest.approx(0.95, abs=0.1)
+
+
+class Batches:
+    """Batches of moments with the noise of independent voxels, drawn in moment space."""
+
+    def __init__(self, degree, size):
+        clean = beam(12, background=0.02)
+        self.base = tally_map(clean, degree=degree)
+        indices = total_degree_indices(3, degree)
+        self.where = tuple(np.array(indices).T)
+        covariance = mass_matrix(tally_map(clean, degree=2 * degree).tensor, indices)
+        self.factor = size * np.linalg.cholesky(
+            covariance + 1e-12 * covariance.max() * np.eye(len(covariance))
+        )
+
+    def tally(self, n, rng):
+        rows = np.repeat(self.base.tensor[None], n, axis=0)
+        rows[(slice(None), *self.where)] += rng.standard_normal((n, len(self.factor))) @ self.factor.T
+        return MomentTally(tensor=rows.mean(axis=0), box_mm=self.base.box_mm, batches=rows)
+
+
+@pytest.mark.parametrize("n", [5, 10, 20])
+def test_the_p_value_of_the_galerkin_levels_is_uniform_with_few_batches(n):
+    rng, source = np.random.default_rng(n), Batches(6, 30.0)
+    found = []
+    for _ in range(120):
+        one, two = source.tally(n, rng), source.tally(n, rng)
+        found.append(galerkin_w2(reference=one, evaluated=two, max_degree=3).p)
+    assert kstest(found, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (5, 20)])
+@pytest.mark.parametrize("statistic", [mean_statistic, gaussian_statistic])
+def test_the_p_value_from_relabelled_batches_is_uniform(n, m, statistic):
+    rng, source = np.random.default_rng(n + m), Batches(2, 30.0)
+    compute = statistic(source.base.half_widths_mm)
+    found = []
+    for _ in range(100):
+        one, two = source.tally(n, rng), source.tally(m, rng)
+        value = float(compute(one.tensor[None] / one.mass, two.tensor[None] / two.mass)[0])
+        noise = drawn_noise(
+            compute, value, reference=one, evaluated=two, degree=2, draws=199, relabel=True, sd_mm=1.0
+        )
+        found.append(noise.p)
+    assert kstest(found, "uniform").pvalue > 0.01
+
+
+def test_three_batches_claim_no_more_than_they_can():
+    rng, source = np.random.default_rng(1), Batches(2, 30.0)
+    compute = mean_statistic(source.base.half_widths_mm)
+    found = []
+    for _ in range(100):
+        one, two = source.tally(3, rng), source.tally(3, rng)
+        value = float(compute(one.tensor[None] / one.mass, two.tensor[None] / two.mass)[0])
+        noise = drawn_noise(
+            compute, value, reference=one, evaluated=two, degree=2, draws=199, relabel=True, sd_mm=1.0
+        )
+        found.append(noise.p)
+    assert np.mean(np.array(found) <= 0.05) < 0.1
 
 
 def test_levels_rise_and_say_that_no_noise_is_known():

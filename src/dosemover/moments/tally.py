@@ -414,7 +414,9 @@ class MomentConsumer:
     -----
     *Definition*: each deposit weighs its energy, so that the tally is that of energy imparted; in a
     phantom of one density it is the dose's up to a factor. It agrees with the tally of the simulated
-    map to the voxel size: a map spreads each deposit over its voxel. *Cost*: no memory per deposit.
+    map to the voxel size: a map spreads each deposit over its voxel, which takes about the share
+    k (k + 1) / 6 (h / w)^2 from a moment of degree k along an axis, h and w the widths of voxel and box,
+    beside the noise of where in their voxels the deposits lay. *Cost*: no memory per deposit.
     """
 
     def __init__(self, *, box_mm: Box, degree: int = DEFAULT_DEGREE) -> None:

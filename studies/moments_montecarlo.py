@@ -1,0 +1,135 @@
+"""Moment distances and direct W_2 against simulated Monte Carlo noise: the last part of moments_noise.py.
+
+    python studies/moments_montecarlo.py [-o docs/moments] [--noise 20,10,5,2,1,0.2] [--replicates N]
+
+A 40 mm field of 0.1 MeV photons in 120 mm of water, voxels of 6 mm, track-length estimator, 10 batches. The
+evaluated map is an independent simulation with its beam 3 mm aside (shift), of 0.12 MeV (range: the dose
+reaches deeper), multiplied by a hot spot of +30 % (10 mm), or by 1.03 (output). The truth of every distance
+is its own value between maps of far more histories, that of the atoms the direct W_2. Histories go with the
+inverse square of the noise.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from moments_noise import coarse_atoms_w2, levels_of, write
+
+from dosemover.dose import DoseMap
+from dosemover.moments import moment_dmd, tally_map
+from dosemover.transport import sliced_w2, wasserstein_2
+
+HISTORIES_AT_ONE_PERCENT = 400_000
+BATCHES = 10
+CHANGES = ("shift 3 mm", "range (0.12 MeV)", "hot spot +30 %", "output +3 %")
+
+
+def simulated(percent, seed, *, shift=0.0, energy=0.1):
+    """One simulation with about ``percent`` noise (k = 1) where the dose is above half its maximum."""
+    from dosemover.montecarlo import Beam, SimulationConfig, Spectrum, simulate, water_tank
+
+    beam = Beam(spectrum=Spectrum.mono(energy), field_mm=40.0, isocenter_mm=(shift, 0.0, 0.0))
+    config = SimulationConfig(
+        phantom=water_tank(size_mm=120.0, voxel_mm=6.0),
+        sources=(beam,),
+        histories=int(HISTORIES_AT_ONE_PERCENT / percent**2),
+        batches=BATCHES,
+        seed=seed,
+        estimator="track_length",
+    )
+    return simulate(config).to_dose_map()
+
+
+def scaled_by(dose, factor):
+    """A map, its batches and its uncertainty multiplied by a field."""
+    return DoseMap(
+        dose_gy=dose.dose_gy * factor,
+        grid=dose.grid,
+        batches_gy=dose.batches_gy * factor,
+        uncertainty_gy=dose.uncertainty_gy * factor,
+    )
+
+
+def hot_spot(grid):
+    """1 + 0.3 in a Gaussian of 10 mm in the middle of the tank."""
+    z, y, x = (c - c.mean() for c in grid.centers_mm)
+    r2 = z[:, None, None] ** 2 + y[:, None] ** 2 + x**2
+    return 1 + 0.3 * np.exp(-r2 / (2 * 10.0**2))
+
+
+def maps(percent, seed):
+    """Reference and evaluated maps of one replicate."""
+    one, two = simulated(percent, seed), simulated(percent, seed + 1)
+    evaluated = (
+        simulated(percent, seed + 2, shift=3.0),
+        simulated(percent, seed + 3, energy=0.12),
+        scaled_by(two, hot_spot(two.grid)),
+        two.scaled(1.03),
+    )
+    return one, dict(zip(CHANGES, evaluated, strict=True))
+
+
+def distances(one, two):
+    """Every distance [mm] with CPU seconds and the bytes that it keeps."""
+    start = time.process_time()
+    tallies = [tally_map(d, degree=8) for d in (one, two)]
+    tallied = time.process_time() - start
+    size = sum(t.tensor.nbytes for t in tallies)
+    found = {k: (v, s + tallied, size) for k, (v, s) in levels_of(*tallies).items()}
+    direct = {
+        "moment_dmd": lambda: moment_dmd(reference=one, evaluated=two, degree=8).value,
+        "sliced": lambda: sliced_w2(reference=one, evaluated=two).value,
+        "direct_w2": lambda: wasserstein_2(reference=one, evaluated=two, bounds=False, fields=False).value,
+    }
+    for name, compute in direct.items():
+        start = time.process_time()
+        value = compute()
+        found[name] = value, time.process_time() - start, 2 * one.dose_gy.nbytes
+    found["atoms_12_mm"] = coarse_atoms_w2(one, two)
+    return found
+
+
+def spread_of(dose):
+    """Noise where the dose is above half its maximum, over the dose, root mean square [%]."""
+    high = dose.dose_gy > dose.max_gy / 2
+    return 100 * float(np.sqrt(np.mean((dose.uncertainty_gy[high] / dose.dose_gy[high]) ** 2)))
+
+
+def montecarlo(levels, replicates, truth_percent):
+    """Rows of every distance, change and noise level."""
+    one, changed = maps(truth_percent, 10_000)
+    truth = {}
+    for change, two in changed.items():
+        truth[change] = {name: found[0] for name, found in distances(one, two).items()}
+        truth[change]["atoms_12_mm"] = truth[change]["direct_w2"]
+    rows = []
+    for percent in levels:
+        for i in range(replicates):
+            one, changed = maps(percent, 100 * i + 17 * int(10 * percent))
+            if i == 0:
+                noise = round(spread_of(one), 2)
+            for change, two in changed.items():
+                for name, (value, seconds, size) in distances(one, two).items():
+                    rows.append((change, noise, i, name, value, truth[change][name], seconds, size))
+            print(f"noise {noise} %, replicate {i}: {time.process_time():.0f} CPU-s so far", flush=True)
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path(__file__).resolve().parents[1] / "docs/moments"
+    )
+    parser.add_argument("--noise", default="20,10,5,2,1,0.2", help="levels in percent")
+    parser.add_argument("--replicates", type=int, default=8)
+    parser.add_argument("--truth", type=float, default=0.2, help="noise of the maps behind the truth")
+    arguments = parser.parse_args()
+    levels = [float(level) for level in arguments.noise.split(",")]
+    write(arguments.output, "montecarlo", montecarlo(levels, arguments.replicates, arguments.truth))
+
+
+if __name__ == "__main__":
+    main()

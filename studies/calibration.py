@@ -225,7 +225,7 @@ def uniformity(
             count = pairs // 4 if method == "independent" else pairs  # fails clearly enough with a quarter
             p = list(p_values(pool, case, method, count))
             for metric in METRICS:
-                yield summary([one[metric] for one in p if one.get(metric) is not None]) | {
+                yield summary([value for one in p if (value := one.get(metric)) is not None]) | {
                     "case": name,
                     "noise_percent": round(noise, 2),
                     "method": method,
@@ -284,20 +284,26 @@ def changes(data: Path) -> Iterator[dict[str, Any]]:
             found: dict[str, list[MetricResult]] = {}
             for seed in range(REPEATS):
                 pair = (null[rng.permutation(len(null))[:n]], real[rng.permutation(len(real))[:n]])
-                one = judged(*map(dose_map, pair), metrics, draws=DRAWS, seed=seed, independent=False)
+                first, second = (dose_map(side) for side in pair)
+                one = judged(first, second, metrics, draws=DRAWS, seed=seed, independent=False)
                 for key in metrics:
                     found.setdefault(key, []).append(one[key])
             for key, results in found.items():
-                z = [r.z for r in results if r.z is not None]
                 yield {
                     "change": change,
                     "batches": n,
                     "metric": key,
                     "found": sum(r.p is not None and r.p <= SIGNIFICANT for r in results),
                     "value": float(f"{np.median([r.value or 0.0 for r in results]):.3g}"),
-                    "floor": float(f"{np.median([r.floor or 0.0 for r in results]):.3g}"),
-                    "z": float(f"{np.median(z):.3g}") if z else None,
+                    "floor": _median([r.floor for r in results]),
+                    "z": _median([r.z for r in results]),
                 }
+
+
+def _median(values: list[float | None]) -> float | None:
+    """Median of the values that are there, to three digits."""
+    known = [value for value in values if value is not None]
+    return float(f"{np.median(known):.3g}") if known else None
 
 
 _SIDE = (slice(24, 40), slice(34, 44))
@@ -329,8 +335,8 @@ def slopes(data: Path, pairs: int = 12) -> Iterator[dict[str, Any]]:
                 means.setdefault(key, []).append(float(np.mean(found)))
         for key, found in means.items():
             if key in METRICS and key not in ("ssim", "chi2_per_voxel"):
-                fit = stats.linregress(np.log(sizes), np.log(found))
-                yield {"beam": beam, "metric": key, "slope": round(float(fit.slope), 2)} | {
+                slope = np.polyfit(np.log(sizes), np.log(found), 1)[0]
+                yield {"beam": beam, "metric": key, "slope": round(float(slope), 2)} | {
                     f"at_{n}_batches": float(f"{v:.3g}") for n, v in zip(sizes, found, strict=True)
                 }
 
@@ -396,7 +402,7 @@ def _unlabelled(data: Path, pairs: int) -> Iterator[tuple[str, float | None, lis
     pool = pools(data, {"e", "p", "kv", "white"})
     whole = {"e": pool["e"][:, :16, 14:50, 14:50], "p": pool["p"][:, :40, 14:50, 14:50]}
     whole |= {"kv": pool["kv"], "white": pool["white"]}
-    whole |= {f"example, {dose.name or side}": dose.batches_gy for side, dose in _example()}
+    whole |= {f"example, {side}": batches for side, batches in _example()}
     for name, batches in whole.items():
         for n in (5, 20) if len(batches) == BATCHES else (4,):
             found = []
@@ -424,9 +430,11 @@ def _unlabelled(data: Path, pairs: int) -> Iterator[tuple[str, float | None, lis
             )
 
 
-def _example() -> Iterator[tuple[str, DoseMap]]:
-    """The two maps of the embedded example."""
-    yield from zip(("reference", "evaluated"), example_pair(), strict=True)
+def _example() -> Iterator[tuple[str, NDArray[Any]]]:
+    """The batches of the two maps of the embedded example."""
+    for side, dose in zip(("reference", "evaluated"), example_pair(), strict=True):
+        assert dose.batches_gy is not None
+        yield side, dose.batches_gy
 
 
 def _planned(data: Path) -> NDArray[np.float64]:
@@ -465,12 +473,13 @@ def write(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """One table as CSV and as Markdown; rows of an earlier run with other cases stay."""
     path = out / f"{name}.csv"
     keys = list(rows[0])
+    most: dict[tuple[Any, Any], int] = {}
     if name == "uniformity":
         keys = ["case", "noise_percent", "method", "metric", "pairs", "fires_percent", "ks_p"]
         rows = sorted(_kept(path, rows) + rows, key=_place)
-        most = {(r["case"], r["method"]): 0 for r in rows}
         for r in rows:
-            most[r["case"], r["method"]] = max(most[r["case"], r["method"]], int(r["pairs"]))
+            key = (r["case"], r["method"])
+            most[key] = max(most.get(key, 0), int(r["pairs"]))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, keys, lineterminator="\n")
         writer.writeheader()
@@ -529,7 +538,7 @@ def _place(row: dict[str, Any]) -> tuple[int, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--only", choices=("uniformity", "whole", "estimated", "changes", "slopes"))

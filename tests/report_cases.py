@@ -281,7 +281,7 @@ def with_masks(result: ComparisonResult) -> ComparisonResult:
     """The result with a region of low sampling and one of real difference, each half of the map."""
     grid = result.reference.grid
     half = np.zeros(grid.shape, dtype=np.float32)
-    half[: grid.shape[0] // 2] = 1
+    half[..., : grid.shape[2] // 2] = 1
     masks = {
         "low_sampling_mask": FieldMap(
             values=half, grid=grid, unit="", label="relative uncertainty above 10 %"

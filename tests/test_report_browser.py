@@ -237,12 +237,12 @@ def test_regions_are_outlined_and_what_is_not_real_is_dimmed(browser, tmp_path, 
     browser.size(1280, 900)
     browser.open(write_report(with_masks(result), tmp_path / "masks.html"))
     assert browser.js("document.querySelector('[data-option=low_sampling_mask]').checked")
-    browser.click("[data-layer=difference_gy]")
+    browser.js("document.querySelector('[data-layer=difference_gy]').click()")
     browser.frame()
     assert browser.js("document.querySelector('[data-option=significant_mask]').checked")
     seen = {picture(browser)}
     for option in ("significant_mask", "low_sampling_mask", "real"):
-        browser.click(f"[data-option={option}]")
+        browser.js(f"document.querySelector('[data-option={option}]').click()")
         browser.frame()
         seen.add(picture(browser))
     assert len(seen) == 4

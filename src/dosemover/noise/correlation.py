@@ -90,7 +90,8 @@ class NoiseCorrelation:
         from scipy import fft
 
         padded, kernel = self.kernel(s.shape)
-        spread = np.asarray(fft.irfftn(fft.rfftn(s, padded) * fft.rfftn(kernel), padded))
+        product = np.asarray(fft.rfftn(s, padded)) * np.asarray(fft.rfftn(kernel))
+        spread = np.asarray(fft.irfftn(product, padded))
         total = float(np.sum(spread[tuple(slice(n) for n in s.shape)] * s))
         return max(total, 0.1 * float(np.sum(s**2)))
 

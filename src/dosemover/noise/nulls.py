@@ -378,6 +378,7 @@ def _expected_uncertainty(like: DoseMap, mean: NDArray[Any]) -> NDArray[np.float
     """
     from scipy.ndimage import uniform_filter
 
+    assert like.uncertainty_gy is not None
     variance = np.square(like.uncertainty_gy, dtype=np.float64)
     dose = np.asarray(like.dose_gy, dtype=np.float64)
     total = float(np.sum(dose))

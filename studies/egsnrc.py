@@ -116,9 +116,8 @@ def simulated(data: Path, beam_name: str, store: Path, *, draw_only: bool) -> Pa
         if draw_only:
             raise SystemExit(f"{file} is missing: run without --draw")
         result = mc.simulate(config)
-        np.savez(
-            file, dose=result.dose_gy, sigma=result.uncertainty_gy, cpu=result.cpu_seconds, histories=result.histories
-        )
+        kept = {"dose": result.dose_gy, "sigma": result.uncertainty_gy}
+        np.savez(file, cpu=result.cpu_seconds, histories=result.histories, **kept)
     with np.load(file) as run:
         batches = egs_batches(data, beam_name)
         spread = batches.std(axis=0, ddof=1) / np.sqrt(len(batches))
@@ -151,7 +150,8 @@ def facts(pair: Pair) -> dict[str, float]:
         "within_2_percent_and_1_sigma_percent": 100 * float(np.mean(np.abs(difference) < margin + combined)),
         "expected_by_noise_alone_percent": 100
         * float(np.mean(norm.cdf(margin / combined + 1) - norm.cdf(-margin / combined - 1))),
-        "within_2_percent_and_2_sigma_percent": 100 * float(np.mean(np.abs(difference) < margin + 2 * combined)),
+        "within_2_percent_and_2_sigma_percent": 100
+        * float(np.mean(np.abs(difference) < margin + 2 * combined)),
         "z_mean": float(z.mean()),
         "z_sd": float(z.std()),
     }
@@ -175,7 +175,7 @@ def facts(pair: Pair) -> dict[str, float]:
 def draw(pair: Pair, path: Path, title: str) -> None:
     """Depth and lateral profiles, z map and histogram."""
     figure, axes = plt.subplots(2, 2, figsize=(9.6, 7.2), layout="constrained")
-    z_mm, y_mm, x_mm = pair.grid.centers_mm
+    z_mm, _, x_mm = pair.grid.centers_mm
     near = slice(30, 34)
     unit = 100 / pair.top
     lines = (
@@ -194,13 +194,17 @@ def draw(pair: Pair, path: Path, title: str) -> None:
     extent = (x_mm[0] - 2, x_mm[-1] + 2, z_mm[-1] + 2, z_mm[0] - 2)
     image = axes[1, 0].imshow(shown, vmin=-4, vmax=4, cmap="RdBu_r", extent=extent, interpolation="nearest")
     axes[1, 0].contour(x_mm, z_mm, pair.density[:, 31], levels=(0.6, 1.4), colors="k", linewidths=0.6)
-    axes[1, 0].set(xlabel="x / mm", ylabel="depth / mm", title="z, plane y = −2 mm", xlim=(-80, 80), ylim=(200, 0))
+    axes[1, 0].set(
+        xlabel="x / mm", ylabel="depth / mm", title="z, plane y = −2 mm", xlim=(-80, 80), ylim=(200, 0)
+    )
     figure.colorbar(image, ax=axes[1, 0], label="(ompMC − EGSnrc) / combined uncertainty")
     z = pair.z[pair.used]
     bins = np.linspace(-5, 5, 81)
     axes[1, 1].hist(z, bins, density=True, color="#8fb3d9")
     axes[1, 1].plot(bins, norm.pdf(bins), "k", lw=1, label="normal law")
-    axes[1, 1].set(xlabel="z", ylabel="density", title=f"{z.size} voxels: mean {z.mean():+.2f}, sd {z.std():.2f}")
+    axes[1, 1].set(
+        xlabel="z", ylabel="density", title=f"{z.size} voxels: mean {z.mean():+.2f}, sd {z.std():.2f}"
+    )
     axes[1, 1].legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=95)
@@ -209,7 +213,9 @@ def draw(pair: Pair, path: Path, title: str) -> None:
 
 def main() -> None:
     """Simulate what is missing, draw, and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--store", type=Path, default=ROOT / "build" / "gallery")
     parser.add_argument("--draw", action="store_true", help="simulate nothing")

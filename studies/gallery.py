@@ -10,7 +10,6 @@ redraws the page from what was simulated. The case "photons" needs ompMC, "proto
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, Normalize
 from numpy.typing import NDArray
 
 import dosemover.montecarlo as mc
@@ -43,6 +42,8 @@ class Case:
     setup: Callable[[], mc.SimulationConfig]
     axis: int
     position_mm: float
+    steep: bool = False
+    """The dose is shown on a logarithmic scale."""
 
 
 def chest() -> mc.SimulationConfig:
@@ -116,10 +117,11 @@ CASES = {
         title="Ir-192-like source, five dwell positions",
         text="Point sources 10 mm apart in a water cube of 2 mm voxels, between a bone (right) and an air "
         "cavity (left). Built-in engine, track-length estimator. The dose falls as the square of the "
-        "distance, so the noise grows outward.",
+        "distance, so the noise grows outward (the colours of the dose are logarithmic).",
         setup=brachytherapy,
         axis=0,
         position_mm=1.0,
+        steep=True,
     ),
     "photons": Case(
         title="6 MV photons in a lung phantom, with electron transport",
@@ -165,25 +167,25 @@ def simulated(name: str, store: Path, *, draw_only: bool) -> list[dict[str, NDAr
         file = store / f"{name}_{n}.npz"
         if not file.exists():
             if draw_only:
-                return []
+                break
             setup = CASES[name].setup()
             if setup.engine == "builtin":
                 mc.simulate(setup, histories=200)  # compiles
             np.savez(file, **plane(CASES[name], mc.simulate(setup, histories=n)))
         with np.load(file) as data:
             rows.append({key: data[key] for key in data.files})
-        print(name, n, json.dumps([round(float(t), 1) for t in rows[-1]["seconds"]]), flush=True)
     return rows
 
 
 def draw(name: str, rows: list[dict[str, NDArray[Any]]]) -> None:
     """Dose above, relative uncertainty below, one column per number of histories."""
-    figure, axes = plt.subplots(
-        2, len(rows), figsize=(11.0, 5.6), layout="constrained", sharex=True, sharey=True
-    )
     last = rows[-1]
+    left, right, bottom, upmost = last["extent"]
+    size = (2.6 * len(rows) + 0.6, 4.4 * abs(upmost - bottom) / (right - left) + 1.6)
+    figure, axes = plt.subplots(2, len(rows), figsize=size, layout="constrained", sharex=True, sharey=True)
     tissue = last["density"] > 0.1
-    top = float(np.percentile(last["dose"][tissue], 99.5))
+    top = float(np.percentile(last["dose"][tissue], 99.9 if CASES[name].steep else 99.5))
+    scale = LogNorm(0.1, 100) if CASES[name].steep else Normalize(0, 105)
     shown: list[Any] = [None, None]
     for column, row in enumerate(rows):
         dose = 100 * row["dose"] / top
@@ -191,7 +193,7 @@ def draw(name: str, rows: list[dict[str, NDArray[Any]]]) -> None:
             relative = np.where(row["dose"] > 0, 100 * row["sigma"] / row["dose"], np.nan)
         style = {"extent": row["extent"], "interpolation": "nearest"}
         upper, lower = axes[0, column], axes[1, column]
-        shown[0] = upper.imshow(dose, vmin=0, vmax=105, cmap="inferno", **style)
+        shown[0] = upper.imshow(dose, norm=scale, cmap="inferno", **style)
         shown[1] = lower.imshow(relative, norm=LogNorm(0.3, 100), cmap="viridis_r", **style)
         x, y = (np.linspace(a, b, n) for a, b, n in zip(
             (row["extent"][0], row["extent"][3]), (row["extent"][1], row["extent"][2]), dose.shape[::-1],
@@ -199,53 +201,46 @@ def draw(name: str, rows: list[dict[str, NDArray[Any]]]) -> None:
         if row is last:
             upper.contour(x, y, dose, levels=LEVELS, colors="w", linewidths=0.5)
         upper.contour(x, y, row["density"], levels=(0.6, 1.4), colors="#7fd4ff", linewidths=0.6)
-        power = round(np.log10(float(row["histories"])))
-        seconds, cpu = row["seconds"]
-        upper.set_title(
-            f"$10^{power}$ histories\n{seconds:.1f} s ({cpu:.1f} CPU s)\n± {float(row['percent']):.2g} %",
-            fontsize=9,
-        )
+        digits, power = f"{float(row['histories']):.0e}".split("e")
+        count = f"$10^{int(power)}$" if digits == "1" else f"${digits} \\times 10^{int(power)}$"
+        seconds = f"{float(row['seconds'][1]):.2g}" if row["seconds"][1] < 10 else f"{row['seconds'][1]:.0f}"
+        percent = f"{float(row['percent']):.2g}"
+        upper.set_title(f"{count} histories\n{seconds} CPU seconds\n± {percent} %", fontsize=9)
         lower.set_xlabel("x / mm")
     axes[0, 0].set_ylabel("y / mm")
     axes[1, 0].set_ylabel("y / mm")
     figure.colorbar(shown[0], ax=axes[0], label="dose / % of maximum", shrink=0.9)
     figure.colorbar(shown[1], ax=axes[1], label="standard uncertainty / % of local dose", shrink=0.9)
     IMAGES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(IMAGES / f"{name}.png", dpi=95)
+    figure.savefig(IMAGES / f"{name}.png", dpi=90)
     plt.close(figure)
-    smaller(IMAGES / f"{name}.png")
-
-
-def smaller(path: Path) -> None:
-    """Write an image again with a palette of 160 colours."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 HEAD = """# Gallery of simulated dose maps
 
-Four beams, each with ten thousand to ten million histories: what noise looks like before it is measured.
-Above, the dose in one plane (white: isodoses of 10, 20, 50, 80 and 95 %; blue: edges of tissues); below, its
-standard uncertainty in percent of the local dose, on a logarithmic scale. Over each column: wall time on two
-cores that other work shared, processor time, and the root mean square relative uncertainty of the voxels
+Four beams, each with ten thousand histories and more: what noise looks like before it is measured. Above,
+the dose in one plane (white: isodoses of 10, 20, 50, 80 and 95 %; blue: edges of tissues); below, its
+standard uncertainty in percent of the local dose, on a logarithmic scale. Over each column: processor
+seconds (the engines share them among the cores), and the root mean square relative uncertainty of the voxels
 above half the maximum. Ten times the histories make the noise 3.2 times smaller.
 
-`python studies/gallery.py` simulates and draws this page again.
+`python studies/gallery.py` simulates what is missing and draws this page again.
 """
 
 
-def write_page(drawn: list[str]) -> None:
+def write_page(drawn: dict[str, list[dict[str, NDArray[Any]]]]) -> None:
     """Write docs/gallery.md for the cases that were drawn."""
     parts = [HEAD]
     for name, case in CASES.items():
         parts.append(f"\n## {case.title}\n\n{case.text}\n")
-        if name in drawn:
-            parts.append(
-                f"\n![{case.title}: dose and relative uncertainty at 1e4, 1e5, 1e6 and 1e7 histories]"
-                f"(gallery/{name}.png)\n"
-            )
+        if name not in drawn:
+            continue
+        counts = [int(row["histories"]) for row in drawn[name]]
+        listed = f"{', '.join(f'{n:.0e}'.replace('e+0', 'e') for n in counts[:-1])} and {counts[-1]:.0e}"
+        text = listed.replace("e+0", "e")
+        parts.append(
+            f"\n![{case.title}: dose and relative uncertainty at {text} histories](gallery/{name}.png)\n"
+        )
     PAGE.write_text("".join(parts), encoding="utf-8")
 
 
@@ -260,12 +255,12 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.store.mkdir(parents=True, exist_ok=True)
     asked = arguments.cases.split(",")
-    drawn = []
+    drawn: dict[str, list[dict[str, NDArray[Any]]]] = {}
     for name in CASES:
         rows = simulated(name, arguments.store, draw_only=arguments.draw or name not in asked)
         if rows:
             draw(name, rows)
-            drawn.append(name)
+            drawn[name] = rows
     write_page(drawn)
 
 

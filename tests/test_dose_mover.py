@@ -469,3 +469,8 @@ def test_weak_settings_warn(monkeypatch):
     monkeypatch.setattr("dosemover.transport.measure.available_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match="of memory, and"):
         dose_movers_distance(reference=a, evaluated=a)
+    enough_unless_halved = 700 * a.grid.n_voxels
+    monkeypatch.setattr("dosemover.transport.measure.available_memory_bytes", lambda: enough_unless_halved)
+    assert dose_movers_distance(reference=a, evaluated=a, fields=False).value == 0.0
+    with pytest.raises(InputError, match="It was not started"):
+        dose_movers_distance(reference=a, evaluated=a, fields=False, halve=True)

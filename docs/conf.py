@@ -80,6 +80,8 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
 }
 
+toc_object_entries_show_parents = "hide"
+
 html_theme = "pydata_sphinx_theme"
 html_title = "dosemover"
 html_static_path = ["_static"]

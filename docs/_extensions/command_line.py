@@ -39,7 +39,7 @@ def _invocation(action: argparse.Action) -> str:
 
 def _usage(parser: argparse.ArgumentParser) -> str:
     """The usage line, at a width of its own whatever the terminal's."""
-    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=100, max_help_position=30)
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=84, max_help_position=30)
     return parser.format_usage().removeprefix("usage: ").rstrip()
 
 

@@ -31,7 +31,8 @@ for key in ("dmd_mm", "mass_ratio", "gamma_2_2_global_passing_rate_percent"):
     metric = result.metrics[key]
     words = explain(metric)
     print(f"{words.title}\n  {words.means}\n  cannot see: {words.blind}")
-    print(f"  {metric.value:.4g} {metric.unit}, noise alone {metric.floor:.3g} ± {metric.floor_sd:.2g}\n")
+    value = f"{metric.value:.4g} {metric.unit}".rstrip()
+    print(f"  {value}, noise alone {metric.floor:.3g} ± {metric.floor_sd:.2g}\n")
 
 # %%
 # Slices

@@ -90,7 +90,7 @@ def shift_passes_gamma(analysis: StudyAnalysis) -> Finding:
         for cell in cells:
             if cell.values.size and cell.magnitude_unit == "mm" and cell.magnitude == _nearest(cells, 1.0):
                 calm = analysis.table.noiseless(cell)
-                if calm is not None:
+                if calm is not None and calm.noise_percent <= CALM_PERCENT:
                     rates[f"{pretty(cell.case)}, {pretty(name)} {cell.magnitude:g} mm"] = calm.mean
     if not rates:
         return Finding(letter="b", claim=_CLAIM_B, verdict="not measured")
@@ -139,6 +139,9 @@ def _conditions(analysis: StudyAnalysis, *words: str) -> list[_Condition]:
     ]
 
 
+CALM_PERCENT = 3.0
+"""Noise up to which a passing rate is taken for that of the change."""
+
 _OUTPUT = ("output", "scale")
 
 
@@ -147,10 +150,10 @@ def small_changes(analysis: StudyAnalysis) -> Finding:
     noise = analysis.reference_noise
     three = ("dmd_mm", "center_shift_mm", "mass_ratio")
     sentences, parts, numbers = [], [], {}
-    for words, most in ((("shift",), 0.3), (_OUTPUT, 0.5)):
+    for words, least, most in ((("shift",), 0.15, 0.3), (_OUTPUT, 0.1, 0.5)):
         seen = []
         for one in _conditions(analysis, *words):
-            if one.noise != noise or one.size > most or "dmd_mm" not in one.by:
+            if one.noise != noise or not least <= one.size <= most or "dmd_mm" not in one.by:
                 continue
             powers = {m: one.by[m].power for m in three if m in one.by}
             parts.append(powers["dmd_mm"].value >= POWER_WANTED)

@@ -99,7 +99,7 @@ def test_the_interval_holds_the_exact_distance_of_fifty_rows(seed):
     check_a_row(seed)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(st.data())
 def test_the_interval_is_never_empty(data):
     one = data.draw(dose_maps())

@@ -33,13 +33,22 @@ def add_parser(commands: Any) -> None:
         "Dose), uncertainty.mha, dose.npz (with the batches) and records.json (AAPM TG-268). The built-in "
         "engine transports photons only: electrons deposit their energy where they start (kerma). That is "
         "right for kV and brachytherapy energies, and for Co-60-like energies away from surfaces; it is no "
-        "MV dose: engine = 'ompmc' gives one. Ctrl-C keeps what was simulated; --resume goes on.",
+        "MV dose: engine = 'ompmc' gives one, and engine = 'mcsquare' simulates protons. Ctrl-C keeps what "
+        "was simulated; --resume goes on.",
     )
     parser.add_argument("config", metavar="CONFIG.toml")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the results")
     parser.add_argument("--histories", type=options.count, metavar="N", help="number of primary photons")
     parser.add_argument("--batches", type=options.count, metavar="N", help="number of batches")
     parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument(
+        "--uncertainty-goal",
+        dest="uncertainty_goal_percent",
+        type=float,
+        metavar="PERCENT",
+        help="stop when the root mean square relative uncertainty above half the maximum is this small",
+    )
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="stop after this time")
     parser.add_argument(
         "--until",
         type=goal,
@@ -72,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dosemover.cli.outputs import make_directory
     from dosemover.montecarlo import load_state, read_config, simulate, write_result
 
-    asked = {name: getattr(arguments, name) for name in ("histories", "batches", "seed")}
+    names = ("histories", "batches", "seed", "uncertainty_goal_percent", "max_seconds")
+    asked = {name: getattr(arguments, name) for name in names}
     config = replace(
         read_config(arguments.config), **{name: value for name, value in asked.items() if value is not None}
     )
@@ -124,8 +134,8 @@ def _consumer(arguments: argparse.Namespace, config: SimulationConfig) -> Moment
         return None
     if arguments.resume:
         raise InputError(
-            "--moments tallies deposits as they happen, and those of the earlier run are gone. The tally would "
-            "be that of a part. Simulate without --resume."
+            "--moments tallies deposits as they happen, and those of the earlier run are gone. The tally "
+            "would be that of a part. Simulate without --resume."
         )
     from dosemover.moments import MomentConsumer
 

@@ -44,6 +44,9 @@ _UNMATCHED = 1e-3
 _DUST_LEVEL = 23
 """Halvings of the largest mobility from which on a balanced flux follows the spanning tree alone."""
 
+_STRICTEST = 1e-9
+"""Tolerance of conjugate gradients below which only rounding is solved for."""
+
 _ROUNDING = 1e-11
 """Unmatched share of the mass that counts as rounding."""
 
@@ -119,7 +122,11 @@ def flux_upper_bound(
         each_slab(upper_kernels.unmatched_cost, u.shape[0], u.size, residual, inverse, volume, partial)
         unmatched = length_mm**2 * float(partial.sum())
         squared = dot(u, source) + dot(u, residual) + unmatched
-        if unmatched < _UNMATCHED * squared or not found.converged or count >= max_iterations:
+        if (
+            unmatched < _UNMATCHED * squared
+            or not found.converged
+            or _spent(tolerance, count, max_iterations)
+        ):
             break
         tolerance /= 5
     squared = max(squared, 0.0) / (1 - (2 * e) ** 0.5) ** 2
@@ -188,11 +195,16 @@ def balanced_upper_bound(
         np.subtract(source, residual, out=residual)
         carried = dot(u, source) + dot(u, residual)
         rest = _settled(residual, open_to_flux, grid, tree)
-        if rest < _UNMATCHED * carried or not found.converged or count >= max_iterations:
+        if rest < _UNMATCHED * carried or not found.converged or _spent(tolerance, count, max_iterations):
             break
         tolerance /= 5
     squared = max(carried + rest, 0.0) / (1 - (2 * e) ** 0.5) ** 2
     return FluxBound(squared=squared, potential=u, n_iterations=count, converged=found.converged)
+
+
+def _spent(tolerance: float, count: int, max_iterations: int) -> bool:
+    """Whether a stricter solve is not worth it: none are left, or only rounding sets the maps apart."""
+    return count >= max_iterations or tolerance < _STRICTEST
 
 
 def _has_gaps(inverse: NDArray[np.float64]) -> bool:

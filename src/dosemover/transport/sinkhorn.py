@@ -23,6 +23,9 @@ _SCALING = 0.9
 
 _UNBALANCED = "the divergence will report gain or loss above all"
 
+_SETTLED = 0.01
+"""Change of the measures' own terms over the tolerance from which on their potentials are kept."""
+
 _MEMORY = 6
 """Iterates that the acceleration at the last blur combines; none where atoms show: it would not settle."""
 
@@ -98,8 +101,10 @@ class _Solver:
         self.reach = reach
         self.pool = pool
 
-    def step(self, p: _Potentials, level: _Level, outputs: Centers, sigma: float) -> _Potentials:
-        """New potentials at ``outputs`` from those on the level's nodes."""
+    def step(
+        self, p: _Potentials, level: _Level, outputs: Centers, sigma: float, *, settled: bool = False
+    ) -> _Potentials:
+        """New potentials at ``outputs`` from those on the level's nodes; ``settled``: aa and bb stay."""
         damping = 1.0 if self.reach is None else 1.0 / (1.0 + (sigma / self.reach) ** 2)
 
         def update(potential: NDArray[Any], log_mass: NDArray[Any]) -> NDArray[Any]:
@@ -111,8 +116,8 @@ class _Solver:
         return _Potentials(
             ab=update(p.ba, level.log_b),
             ba=update(p.ab, level.log_a),
-            aa=update(p.aa, level.log_a),
-            bb=update(p.bb, level.log_b),
+            aa=p.aa if settled else update(p.aa, level.log_a),
+            bb=p.bb if settled else update(p.bb, level.log_b),
         )
 
     def divergence(self, p: _Potentials, level: _Level, sigma: float) -> float:
@@ -129,6 +134,11 @@ class _Solver:
 def _average(p: _Potentials, q: _Potentials) -> _Potentials:
     """Mean of old and new potentials."""
     return _Potentials(ab=(p.ab + q.ab) / 2, ba=(p.ba + q.ba) / 2, aa=(p.aa + q.aa) / 2, bb=(p.bb + q.bb) / 2)
+
+
+def _own_terms(p: _Potentials, level: _Level) -> float:
+    """Sum of the potentials of both measures against themselves: it settles sooner than the divergence."""
+    return float(np.sum(level.a * p.aa) + np.sum(level.b * p.bb))
 
 
 def _blurs(blur: float, extent: float) -> list[float]:
@@ -211,22 +221,26 @@ class _Settings:
 class _Outcome:
     """Potentials at the last blur and how the iteration ended."""
 
-    potentials: _Potentials
+    potentials: _Potentials | None
     divergence: float
     n_iterations: int
     rest: float
     converged: bool
+    interrupted: bool
 
 
 def _solve(
     pair: MeasurePair,
-    outputs: Centers,
+    outputs: Centers | None,
     *,
     pool: ThreadPoolExecutor,
     settings: _Settings,
     progress: Progress,
 ) -> _Outcome:
-    """Anneal the blur on ever finer nodes, then iterate at the last one until the divergence stands."""
+    """Anneal the blur on ever finer nodes, then iterate at the last one until the divergence stands.
+
+    An interrupt at the last blur keeps the divergence so far. Potentials are brought to ``outputs``.
+    """
     blur, reach, tolerance = settings.blur_mm, settings.reach_mm, settings.tolerance
     max_iterations = settings.max_iterations
     a, b = pair.a * pair.grid.voxel_volume_mm3, pair.b * pair.grid.voxel_volume_mm3
@@ -244,31 +258,43 @@ def _solve(
             level = finer
         progress("Sinkhorn divergence", i / len(blurs) / 2)
     values: list[float] = []
-    converged = False
+    converged = settled = interrupted = False
+    own = np.inf
     anderson = _Anderson(np.stack([level.a, level.b]), _MEMORY if blur >= _widest(pair.grid) / 2 else 0)
-    while len(values) < max_iterations and not converged:
-        new = _average(p, solver.step(p, level, level.centers, blur))
-        mixed = anderson.next(np.stack([p.ab, p.ba]), np.stack([new.ab, new.ba]))
-        p = replace(new, ab=mixed[0], ba=mixed[1])
-        values.append(solver.divergence(p, level, blur))
-        converged = _rest(values) <= tolerance * abs(values[-1]) + 1e-12 * extent**2
-        progress("Sinkhorn divergence", 0.5 + len(values) / max_iterations / 2)
+    try:
+        while len(values) < max_iterations and not converged:
+            new = _average(p, solver.step(p, level, level.centers, blur, settled=settled))
+            mixed = anderson.next(np.stack([p.ab, p.ba]), np.stack([new.ab, new.ba]))
+            p = replace(new, ab=mixed[0], ba=mixed[1])
+            values.append(solver.divergence(p, level, blur))
+            last, own = own, _own_terms(p, level)
+            settled = settled or abs(own - last) <= _SETTLED * tolerance * abs(values[-1])
+            converged = _rest(values) <= tolerance * abs(values[-1]) + 1e-12 * extent**2
+            progress("Sinkhorn divergence", 0.5 + len(values) / max_iterations / 2)
+    except KeyboardInterrupt:
+        if not values:
+            raise
+        interrupted = True
     return _Outcome(
-        potentials=solver.step(p, level, outputs, blur),
+        potentials=None if outputs is None else solver.step(p, level, outputs, blur),
         divergence=values[-1],
         n_iterations=len(blurs) - 1 + len(values),
         rest=_rest(values),
         converged=converged,
+        interrupted=interrupted,
     )
 
 
-def _divergence(whole: MeasurePair, settings: _Settings, progress: Progress) -> _Outcome:
+def _divergence(
+    whole: MeasurePair, settings: _Settings, progress: Progress, *, potentials: bool = False
+) -> _Outcome:
     """Solve for the normalised maps; unbalanced, the evaluated one keeps its mass over the reference's."""
     pair = whole.normalized()
     if settings.reach_mm is not None:
         pair = replace(pair, b=pair.b * whole.mass_ratio)
     with workers() as pool:
-        return _solve(pair, _middles(whole.grid), pool=pool, settings=settings, progress=progress)
+        outputs = _middles(whole.grid) if potentials else None
+        return _solve(pair, outputs, pool=pool, settings=settings, progress=progress)
 
 
 def sinkhorn_divergence(
@@ -414,8 +440,9 @@ def sinkhorn_gradient(
         bytes_per_voxel=_BYTES_PER_VOXEL,
         consequence=None if reach_mm is None else _UNBALANCED,
     )
-    outcome = _divergence(whole, settings, no_progress)
+    outcome = _divergence(whole, settings, no_progress, potentials=True)
     p, volume = outcome.potentials, whole.grid.voxel_volume_mm3
+    assert p is not None
     if reach_mm is None:
         potential = 2 * (p.ba - p.bb)
         mean = float(np.sum(potential * whole.b * volume)) / whole.evaluated_mass
@@ -438,7 +465,9 @@ def _widest(grid: Grid) -> float:
 def _status(outcome: _Outcome, blur: float, grid: Grid) -> str:
     """What a reader must know."""
     notes = []
-    if not outcome.converged:
+    if outcome.interrupted:
+        notes.append(f"interrupted: value^2 may still change by {2 * outcome.rest:.2g} mm^2")
+    elif not outcome.converged:
         notes.append(
             f"not converged: value^2 may still change by {2 * outcome.rest:.2g} mm^2; raise `max_iterations`"
         )

@@ -149,10 +149,14 @@ def wasserstein_2(
     *Method*: the reference is first moved by whole voxels towards the evaluated map where that makes them
     match better (``settings["moved_first_mm"]``), exactly accounted for. The lower bound is at least
     `axis_w2`, so that both ends meet for shifts by whole voxels.
-    *Limits*: ``upper`` is None where voxels without dose separate parts of different mass. Where
-    displacements exceed a voxel, a Newton scheme solves the Monge-Ampere equation of the midpoints from
-    coarse to fine; ``status`` tells where it did not converge. Below a voxel the estimate is linear.
-    *Cost*: about 3 CPU-s at 2 M voxels, twice that with Newton.
+    Below a voxel the estimate is linear; where displacements exceed it, a Newton scheme solves the
+    Monge-Ampere equation of the midpoints from coarse to fine. The upper bound is the least of a flux along
+    the linear path, a rearrangement along the axes (exact for sharp edges in a vacuum) and, where dose
+    travels far, an entropic plan between coarse cells, whose prices then bound from below and whose
+    displacements stand in for a Newton solution that did not converge.
+    *Limits*: ``status`` tells where neither converged. Large changes over a broad bath of dose stay with the
+    flux, whose interval widens with the displacement.
+    *Cost*: about 4 CPU-s at 2 M voxels, 5 with Newton, 34 at 16.8 M; 420 bytes a voxel at 2 M, less beyond.
 
     References
     ----------

@@ -22,6 +22,7 @@ from dosemover.study.figures_style import (
     heat_map,
     log_ticks,
     new_figure,
+    whole_decades,
 )
 from dosemover.study.table import NO_CHANGE
 
@@ -199,14 +200,14 @@ def _spread_out(values: list[float], n: int) -> list[float]:
 
 def figure_floors(analysis: StudyAnalysis) -> Figure | None:
     """Noise floor of nine metrics over the histories, with fitted power laws."""
-    metrics = [m for m in _FLOORED if any((c, m) in analysis.floors for c in analysis.table.cases)]
+    metrics = [m for m in _FLOORED if any((c, m) in analysis.floors for c in analysis.cases)]
     if not metrics:
         return None
     columns = 3
     rows = math.ceil(len(metrics) / columns)
     figure, grid = new_figure(rows, columns, height=1.85 * rows + 0.5)
     for axes, metric in zip(grid.flat, metrics, strict=False):
-        for i, case in enumerate(analysis.table.cases):
+        for i, case in enumerate(analysis.cases):
             law = analysis.floors.get((case, metric))
             if law is None:
                 continue
@@ -216,7 +217,8 @@ def figure_floors(analysis: StudyAnalysis) -> Figure | None:
             axes.plot(n, [law.at(v) for v in n], color=color, linewidth=0.9)
         axes.set(xscale="log", yscale="log")
         few_decades(axes)
-        slopes = [law.slope for (_, m), law in analysis.floors.items() if m == metric]
+        whole_decades(axes)
+        slopes = [law.slope for (c, m), law in analysis.floors.items() if m == metric and c in analysis.cases]
         axes.set_title(f"{label(metric)}\nslope {_minus(min(slopes))} to {_minus(max(slopes))}", fontsize=7.5)
         axes.set_ylabel(_excess_label(metric), fontsize=7)
     for axes in grid[-1]:
@@ -227,7 +229,7 @@ def figure_floors(analysis: StudyAnalysis) -> Figure | None:
 
     handles = [
         Line2D([], [], color=CYCLE[i % len(CYCLE)], marker=MARKERS[i % len(MARKERS)], label=pretty(case))
-        for i, case in enumerate(analysis.table.cases)
+        for i, case in enumerate(analysis.cases)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
     return figure

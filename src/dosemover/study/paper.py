@@ -94,7 +94,7 @@ def key_table(analysis: StudyAnalysis, words: Sequence[str]) -> dict[str, Any] |
     """Smallest detectable size of one change in the main case, by metric and noise level."""
     case = analysis.main_case
     names = matching(analysis.changes_of(case), *words)
-    if not names:
+    if not names or len({c.magnitude for c in analysis.table.select(case=case, change=names[0])}) < 3:
         return None
     change = names[0]
     levels = sorted({noise for c, name, _, noise in analysis.smallest if (c, name) == (case, change)})[::-1]
@@ -106,9 +106,17 @@ def key_table(analysis: StudyAnalysis, words: Sequence[str]) -> dict[str, Any] |
             one = analysis.smallest.get((case, change, metric, noise))
             cells.append("" if one is None else _bare(one.value, one.studied))
             unit = one.unit if one is not None else unit
-        if any(cells):
+        if metric in analysis.metrics:
             rows.append({"metric": label(metric), "cells": cells})
-    return {"change": pretty(change), "unit": unit, "levels": levels, "rows": rows} if rows else None
+    if not rows:
+        return None
+    return {
+        "change": pretty(change),
+        "unit": unit,
+        "levels": levels,
+        "n_levels": len(levels),
+        "rows": rows,
+    }
 
 
 def _bare(value: float, studied: tuple[float, float]) -> str:
@@ -185,7 +193,9 @@ def _slopes(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     """Range of the slopes of the floors over the cases, for the metrics of the key table."""
     found = []
     for metric in (*KEY_METRICS, "w2_mm", "w1_mm", "sliced_w2_mm"):
-        laws = [law for (_, name), law in analysis.floors.items() if name == metric]
+        laws = [
+            law for (case, name), law in analysis.floors.items() if name == metric and case in analysis.cases
+        ]
         if laws:
             slopes = [law.slope for law in laws]
             inside = sum(law.low <= -0.5 <= law.high for law in laws)

@@ -226,8 +226,8 @@ def dose_movers_distance(
     and a plan of the static form bound it, on a coarse grid, and where they show the estimate to be wrong,
     value, parts and fields are the plan's (``settings["linear"]`` is False), as fine as its cells.
 
-    *Cost*: at 2 M voxels about 4 CPU-s with bounds and fields, 15 where the lower bound is searched for, 7 for
-    dose that travels far; 350 bytes a voxel, 1450 with ``halve``.
+    *Cost*: at 2 M voxels about 4 CPU-s with bounds and fields, 15 where the lower bound is searched for, 8
+    for dose that travels far; 350 bytes a voxel, 1450 with ``halve``.
 
     References
     ----------

@@ -46,7 +46,6 @@ class Pair:
     theirs: NDArray[Any]
     their_sigma: NDArray[Any]
     histories: int
-    cpu_seconds: float
 
     @property
     def top(self) -> float:
@@ -117,7 +116,7 @@ def simulated(data: Path, beam_name: str, store: Path, *, draw_only: bool) -> Pa
             raise SystemExit(f"{file} is missing: run without --draw")
         result = mc.simulate(config)
         kept = {"dose": result.dose_gy, "sigma": result.uncertainty_gy}
-        np.savez(file, cpu=result.cpu_seconds, histories=result.histories, **kept)
+        np.savez(file, histories=result.histories, **kept)
     with np.load(file) as run:
         batches = egs_batches(data, beam_name)
         spread = batches.std(axis=0, ddof=1) / np.sqrt(len(batches))
@@ -131,7 +130,6 @@ def simulated(data: Path, beam_name: str, store: Path, *, draw_only: bool) -> Pa
             theirs=batches.mean(axis=0),
             their_sigma=spread,
             histories=int(run["histories"]),
-            cpu_seconds=float(run["cpu"]),
         )
 
 
@@ -143,7 +141,6 @@ def facts(pair: Pair) -> dict[str, float]:
     margin = 0.02 * pair.top
     result = {
         "histories": pair.histories,
-        "cpu_seconds": round(pair.cpu_seconds, 1),
         "voxels": int(np.count_nonzero(used)),
         "combined_sigma_percent_of_maximum": 100 * float(np.sqrt(np.mean(combined**2))) / pair.top,
         "mean_difference_percent": 100 * float(difference.mean() / pair.theirs[used].mean()),

@@ -41,6 +41,18 @@ def test_the_help_says_what_kerma_means(capsys):
     assert "kerma" in capsys.readouterr().out
 
 
+def test_goals_of_uncertainty_and_time_end_the_run(tmp_path, capsys):
+    assert simulate(tmp_path / "sure", 10**9, "--uncertainty-goal", "60") == 0
+    assert simulate(tmp_path / "late", 10**9, "--max-seconds", "0.2") == 0
+    states = [
+        json.loads((tmp_path / name / "records.json").read_text())["summary"] for name in ("sure", "late")
+    ]
+    assert [state["status"] for state in states] == ["goal reached", "time limit"]
+    assert states[0]["mean_relative_uncertainty_percent"] <= 60
+    assert simulate(tmp_path / "bad", 1000, "--max-seconds", "-1") == 2
+    assert "`max_seconds` must be positive" in capsys.readouterr().err
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path, capsys):
     config = tmp_path / "beam.toml"
     config.write_text(BEAM.read_text().replace("histories", "histories_"))

@@ -55,7 +55,13 @@ def made_to_pass(findings: Mapping[str, Any], numbers: dict[str, Any]) -> tuple[
         first = next((r for r in rows if r[rate] >= PASSES_PERCENT), None)
         last = others[-1]
         parts.append(calm[rate] < PASSES_PERCENT <= best[rate])
-        numbers[key] = {"calm": calm[rate], "best": best[rate], "noise": best["noise_percent"]}
+        numbers[key] = {
+            "rate": RATES[rate],
+            "output": calm["output_percent"],
+            "calm": calm[rate],
+            "best": best[rate],
+            "noise": best["noise_percent"],
+        }
         start = (
             ""
             if first is None or first is calm

@@ -48,6 +48,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{min(decimals, 6)}f}".replace("-", "−")
 
 
+def count(value: float) -> str:
+    """A large count with k for thousands and M for millions.
+
+    Examples
+    --------
+    >>> count(1850), count(30), count(2.96e6)
+    ('1.9 k', '30', '3.0 M')
+    """
+    for limit, letter in ((1e6, " M"), (1e3, " k")):
+        if value >= limit:
+            scaled = value / limit
+            return (f"{scaled:.0f}" if scaled >= 9.95 else f"{scaled:.1f}") + letter
+    return f"{value:.0f}"
+
+
 def judged(parts: Iterable[bool]) -> Verdict:
     """Shown where all parts hold, partly where some do, refuted where none does."""
     parts = list(parts)

@@ -15,7 +15,7 @@ from dosemover.study.analysis_detection import AUC_WANTED, FALSE_ALARMS, POWER_W
 from dosemover.study.analysis_findings import FINDINGS
 from dosemover.study.analysis_labels import label, matching, pretty
 from dosemover.study.analysis_summary import StudyAnalysis
-from dosemover.study.analysis_verdicts import Finding, number
+from dosemover.study.analysis_verdicts import Finding, count, number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -70,7 +70,14 @@ def _environment() -> Environment:
         comment_start_string="<!#",
         comment_end_string="#!>",
     )
-    environment.filters |= {"number": number, "label": label, "pretty": pretty, "typ": typst_text, "md": _md}
+    environment.filters |= {
+        "number": number,
+        "count_of": count,
+        "label": label,
+        "pretty": pretty,
+        "typ": typst_text,
+        "md": _md,
+    }
     return environment
 
 

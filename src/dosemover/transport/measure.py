@@ -40,12 +40,12 @@ class MeasurePair:
     @property
     def reference_mass(self) -> float:
         """|a|, the integral of the reference density [Gy mm3]."""
-        return float(np.sum(self.a * self.grid.voxel_volume_mm3))
+        return _mass(self.a, self.grid)
 
     @property
     def evaluated_mass(self) -> float:
         """|b|, the integral of the evaluated density [Gy mm3]."""
-        return float(np.sum(self.b * self.grid.voxel_volume_mm3))
+        return _mass(self.b, self.grid)
 
     @property
     def mass_ratio(self) -> float:
@@ -106,12 +106,17 @@ def measure_pair(
                 f"the {name} map has no dose {'inside the mask' if mask is not None else 'at all'}. "
                 "No transport distance is defined without mass. Check the map and the mask."
             )
-    return MeasurePair(
-        a=a,
-        b=b,
-        grid=grid,
-        averaged_mm=_averaged_mm(evaluated, grid, factor, float(np.sum(b * grid.voxel_volume_mm3))),
-    )
+    averaged = 0.0
+    if not evaluated.grid.coincides_with(grid):
+        averaged = _averaged_mm(evaluated, grid, factor, _mass(b, grid))
+    return MeasurePair(a=a, b=b, grid=grid, averaged_mm=averaged)
+
+
+def _mass(density: NDArray[np.float64], grid: Grid) -> float:
+    """Integral of a density [Gy mm3]."""
+    if grid.is_even:
+        return float(np.sum(density)) * float(grid.voxel_volume_mm3.flat[0])
+    return float(np.sum(density * grid.voxel_volume_mm3))
 
 
 def check_memory(n_voxels: int, bytes_per_voxel: int, what: str) -> None:
@@ -183,8 +188,6 @@ def _averaged_mm(evaluated: DoseMap, grid: Grid, factor: NDArray[Any] | None, ma
     Averaging along one axis after the other moves dose within its voxel along that axis: the squared
     distances add up, and each is at most that of averaging the map itself.
     """
-    if evaluated.grid.coincides_with(grid):
-        return 0.0
     total = 0.0
     for axis, (own, edges) in enumerate(zip(evaluated.grid.edges_mm, grid.edges_mm, strict=True)):
         cost = _averaging_cost(np.asarray(evaluated.dose_gy, dtype=np.float64), own, edges, axis)

@@ -1,13 +1,14 @@
 """Moment distances against noise, and from Monte Carlo samples: tables and figures of docs/moments.md.
 
-    python studies/moments_noise.py [-o docs/moments] [--quick]
+    python studies/moments_noise.py [-o docs/moments] [--quick] [--parts samples,white,real,montecarlo]
 
-Three parts, each written as CSV with one figure:
+Four parts, each written as CSV with one figure:
   samples   one stream of simulated deposits (0.1 MeV photons in water), the evaluated beam 3 mm aside: exact
             W_2 of the two clouds (POT), sliced W_2, and the moment levels from the streaming tally
   white     known changes of a synthetic field with independent noise of its voxels (a labelled contrast)
   real      EGSnrc batches of a 6 MV photon field, its source moved by 1 mm: correlated noise (skipped
             where the data are absent)
+  montecarlo  known changes of a simulated field with simulated noise (moments_montecarlo.py)
 """
 
 import argparse
@@ -318,12 +319,20 @@ def main():
         "-o", "--output", type=Path, default=Path(__file__).resolve().parents[1] / "docs/moments"
     )
     parser.add_argument("--quick", action="store_true", help="few replicates")
+    parser.add_argument("--parts", default="samples,white,real,montecarlo", help="parts to rebuild")
     arguments = parser.parse_args()
-    few = arguments.quick
-    write(arguments.output, "samples", samples(2 if few else 5, 10_000 if few else 100_000))
-    write(arguments.output, "white", white(2 if few else 8))
-    if (DATA / "mc_egsnrc").exists():
+    few, parts = arguments.quick, arguments.parts.split(",")
+    if "samples" in parts:
+        write(arguments.output, "samples", samples(2 if few else 5, 10_000 if few else 100_000))
+    if "white" in parts:
+        write(arguments.output, "white", white(2 if few else 8))
+    if "real" in parts and (DATA / "mc_egsnrc").exists():
         write(arguments.output, "real", real(5 if few else 40))
+    if "montecarlo" in parts:
+        from moments_montecarlo import montecarlo
+
+        levels = (20.0, 10.0, 5.0) if few else (20.0, 10.0, 5.0, 2.0, 1.0, 0.2)
+        write(arguments.output, "montecarlo", montecarlo(levels, 2 if few else 8, 1.0 if few else 0.2))
     print(
         f"written to {arguments.output}; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB"
     )

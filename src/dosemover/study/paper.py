@@ -87,7 +87,7 @@ def typst_text(text: str) -> str:
     Examples
     --------
     >>> typst_text("50 % [a_b] #1")
-    '50 % \\\\[a\\\\_b\\\\] \\\\#1'
+    '50 % \\[a\\_b\\] \\#1'
     """
     return re.sub(r"([\\#$*_`<>@\[\]~])", r"\\\1", str(text))
 

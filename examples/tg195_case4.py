@@ -23,6 +23,9 @@ import dosemover.montecarlo as mc
 LENGTH_MM = 710.0
 """Shorter than the report's 3000 mm: what scatters further does not come back to the scored volumes."""
 
+ROD_MM = 5.0
+"""Radius of a rod."""
+
 DOUBLING_MM = 60.0
 """Photons are split so that twice as many go on every so many mm of the cylinder."""
 
@@ -87,12 +90,20 @@ def slab(grid, number: int) -> np.ndarray:
 
 
 def rod(grid, angle_deg: float | None = None) -> np.ndarray:
-    """The rod of test 2 on the axis, or the outer one, turned by an angle from the source."""
+    """The rod of test 2 on the axis, or the outer one, turned by an angle from the source.
+
+    A voxel's dose belongs to all of it, so that scoring by fractions widens the rod by h^2/6 in its second
+    moments, h the side of a voxel. It is drawn narrower by as much (r^2/4 is the moment of a disc), and weighs
+    as much as the whole: doses that are curved across the rod are then scored right.
+    """
     x = y = 0.0
     if angle_deg is not None:
         turn = math.radians(angle_deg)
         x, y = -150.0 * math.cos(turn), 150.0 * math.sin(turn)
-    return mc.Shape(kind="cylinder", center_mm=(x, y, 0), size_mm=(10.0, 10.0, 100.0)).fraction(grid)
+    narrow = math.sqrt(ROD_MM**2 - 2 / 3 * grid.spacing_mm[0] ** 2)
+    size = (2 * narrow, 2 * narrow, 100.0)
+    drawn = mc.Shape(kind="cylinder", center_mm=(x, y, 0), size_mm=size).fraction(grid)
+    return drawn * (ROD_MM / narrow) ** 2
 
 
 def outer_rods(grid, angle_deg: float) -> np.ndarray:

@@ -210,7 +210,7 @@ def draw(name: str, rows: list[dict[str, NDArray[Any]]]) -> None:
     axes[0, 0].set_ylabel("y / mm")
     axes[1, 0].set_ylabel("y / mm")
     figure.colorbar(shown[0], ax=axes[0], label="dose / % of maximum", shrink=0.9)
-    figure.colorbar(shown[1], ax=axes[1], label="standard uncertainty / % of local dose", shrink=0.9)
+    figure.colorbar(shown[1], ax=axes[1], label="uncertainty / % of dose", shrink=0.9)
     IMAGES.mkdir(parents=True, exist_ok=True)
     figure.savefig(IMAGES / f"{name}.png", dpi=90)
     plt.close(figure)

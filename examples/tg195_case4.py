@@ -93,8 +93,8 @@ def rod(grid, angle_deg: float | None = None) -> np.ndarray:
     """The rod of test 2 on the axis, or the outer one, turned by an angle from the source.
 
     A voxel's dose belongs to all of it, so that scoring by fractions widens the rod by h^2/6 in its second
-    moments, h the side of a voxel. It is drawn narrower by as much (r^2/4 is the moment of a disc), and weighs
-    as much as the whole: doses that are curved across the rod are then scored right.
+    moments, h the side of a voxel. It is drawn narrower by as much (r^2/4 is the moment of a disc), and
+    weighs as much as the whole: doses that are curved across the rod are then scored right.
     """
     x = y = 0.0
     if angle_deg is not None:

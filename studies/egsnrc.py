@@ -182,7 +182,12 @@ def draw(pair: Pair, path: Path, title: str) -> None:
     for axis, at, mean, n, label in lines:
         for dose, sigma, style, name in (
             (pair.theirs, pair.their_sigma, {"color": "0.2", "lw": 1.2}, "EGSnrc"),
-            (pair.mine, pair.my_sigma, {"color": "#d1495b", "lw": 0, "marker": ".", "ms": 5}, "ompMC"),
+            (
+                pair.mine,
+                pair.my_sigma,
+                {"color": "#d1495b", "lw": 0, "elinewidth": 0.8, "marker": ".", "ms": 5},
+                "ompMC",
+            ),
         ):
             axis.errorbar(at, unit * mean(dose), unit * np.sqrt(mean(sigma**2) / n), label=name, **style)
         axis.set(xlabel=label, ylabel="dose / % of maximum", ylim=(0, None))

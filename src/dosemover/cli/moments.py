@@ -204,7 +204,12 @@ def _print_levels(console: Console, levels: MomentLevels, bounds: W2Bounds | Non
     console.print()
     console.print(table)
     note = "" if known else f"; {levels.levels[0].status}"
-    console.print(f"[dim]tallies {levels.tally_seconds:.2g} s{note}[/]")
+    sides = (
+        f"{name} {low:.5g} to {high:.5g}"
+        for name, (low, high) in zip("zyx", levels.reference.box_mm, strict=True)
+    )
+    box = ", ".join(reversed(list(sides)))
+    console.print(f"[dim]tallies {levels.tally_seconds:.2g} s, on the box of the dose: {box} mm{note}[/]")
 
 
 def _interval(level: MomentLevel, bounds: W2Bounds | None) -> str:

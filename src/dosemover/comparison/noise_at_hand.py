@@ -130,8 +130,8 @@ def _with_correlation(
     if distant is None or distant <= near:
         return levels
     most = _MOST_SIGMA * float(np.sqrt(distant))
-    clipped = np.clip(scaled, -most, most)
-    correlation = noise_correlation(clipped, variance=distant, variance_error=VARIANCE_ERROR)
+    usual = np.where(np.abs(scaled) <= most, scaled, np.nan)
+    correlation = noise_correlation(usual, variance=distant, variance_error=VARIANCE_ERROR)
     mended = tuple(undamped(one, correlation, shape=reference.grid.shape) for one in levels)
     total = sum(level.per_root_dose**2 for level in mended)
     share = float(np.sqrt(min(distant / total, 1.0)))

@@ -306,7 +306,7 @@ def _standardized_noise(
     usable = variance > 0
     difference = np.subtract(here.dose_gy, reference.dose_gy, dtype=np.float64)
     z = np.where(usable, difference / np.sqrt(np.where(usable, variance, 1.0)), np.nan)
-    return np.clip(z, -_MOST_SIGMA, _MOST_SIGMA)[None], "difference"
+    return np.where(np.abs(z) <= _MOST_SIGMA, z, np.nan)[None], "difference"
 
 
 def _standardized_batches(dose: DoseMap) -> Iterator[NDArray[np.float64]]:

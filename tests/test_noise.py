@@ -413,3 +413,16 @@ def test_low_sampling_is_where_the_relative_uncertainty_is_large():
     assert not found[0].any()
     assert not found[2:].any()
     assert low_sampling(reference=exact, evaluated=exact) is None
+
+
+def test_a_difference_of_many_sigma_does_not_pass_for_correlation():
+    """A moved field, whose differences reach far beyond what noise alone does."""
+    rng = np.random.default_rng(26)
+    pair = []
+    for shift in (0, 1):
+        dose = np.roll(smooth_dose(), shift, axis=2)
+        sigma = 0.01 * np.sqrt(dose * dose.max())
+        noisy = np.abs(dose + sigma * rng.standard_normal(dose.shape))
+        pair.append(DoseMap.from_array(noisy, spacing_mm=(3, 3, 3), uncertainty_gy=sigma))
+    model = noise_model(reference=pair[0], evaluated=pair[1])
+    assert model.correlation.inflation < 1.5

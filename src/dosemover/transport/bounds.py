@@ -248,7 +248,8 @@ class _Tree:
     def settled(self, residual: NDArray[np.float64]) -> tuple[float, float]:
         """Bound of the energy of the tree's flux that carries a residual away, and the mass left over."""
         flow = residual.ravel().copy()
-        return upper_kernels.settle_residual(flow, self._inverse, *self._widths, self._order, self._parent)
+        v0, v1, v2 = self._widths
+        return upper_kernels.settle_residual(flow, self._inverse, v0, v1, v2, self._order, self._parent)
 
 
 def _spanning_tree(

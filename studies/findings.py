@@ -27,7 +27,7 @@ from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap
 from dosemover.grid import Grid
 from dosemover.study.measure import measure
-from dosemover.transport import emd, wasserstein_1, wasserstein_2
+from dosemover.transport import dose_movers_distance, emd, wasserstein_1, wasserstein_2
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "studies" / "noise" / "findings.json"
@@ -75,8 +75,8 @@ def measured(
     return {r.key: float(r.value) for r, _ in results if r.value is not None}
 
 
-def _axes() -> tuple[Array, Array, Array]:
-    t = (np.arange(SIZE) - (SIZE - 1) / 2) * VOXEL_MM
+def _axes(size: int = SIZE) -> tuple[Array, Array, Array]:
+    t = (np.arange(size) - (size - 1) / 2) * VOXEL_MM * SIZE / size
     return t[:, None, None], t[:, None], t
 
 
@@ -85,10 +85,14 @@ def _edge(t: Array, low: float, high: float, width: float = PENUMBRA_MM) -> Arra
 
 
 def field(
-    *, shift: float | Array = 0.0, penumbra: float = PENUMBRA_MM, distal: float | Array = 50.0
+    *,
+    shift: float | Array = 0.0,
+    penumbra: float = PENUMBRA_MM,
+    distal: float | Array = 50.0,
+    size: int = SIZE,
 ) -> Array:
     """A 90 x 80 x 80 mm field in a weak bath [Gy]; numbers may vary over z and y."""
-    z, y, x = _axes()
+    z, y, x = _axes(size)
     box = (
         _edge(x - shift, -40.0, distal, penumbra) * _edge(y, -40, 40, penumbra) * _edge(z, -40, 40, penumbra)
     )
@@ -306,6 +310,37 @@ def atoms(noise: float = 0.01) -> dict[str, Any]:
     return {"voxel_mm": spacing, "shifts": shifts, "copies": copies}
 
 
+def costs(noise: float = 0.02, sizes: tuple[int, ...] = (24, 48, 96, 128)) -> dict[str, Any]:
+    """Processor seconds of distances and of their estimates from moments, over the number of voxels."""
+    rng = np.random.default_rng(SEED + 3)
+    rows = []
+    for size in sizes:
+        spacing = VOXEL_MM * SIZE / size
+        maps = {
+            name: DoseMap.from_array(
+                np.maximum(dose + noise * np.sqrt(dose * dose.max()) * rng.standard_normal(dose.shape), 0.0),
+                spacing_mm=(spacing,) * 3,
+            )
+            for name, dose in (("reference", field(size=size)), ("evaluated", field(size=size, shift=1.0)))
+        }
+        ways: dict[str, Callable[[], Any]] = {
+            "dmd_mm": lambda maps=maps: measured(**maps, metrics=("dmd_mm",)),
+            "dmd_mm certified": lambda maps=maps: dose_movers_distance(**maps, fields=False),
+            "moment_dmd_mm": lambda maps=maps: measured(**maps, metrics=("moment_dmd_mm",)),
+            "w2_mm": lambda maps=maps: measured(**maps, metrics=("w2_mm",)),
+            "moment_w2_mm": lambda maps=maps: measured(**maps, metrics=("moment_w2_mm",)),
+        }
+        for name, way in ways.items():
+            times = []
+            for _ in range(3 if size < 96 else 1):  # the first run of the smallest grid compiles
+                start = time.process_time()
+                way()
+                times.append(time.process_time() - start)
+            rows.append({"size": size, "way": name, "seconds": min(times)})
+            print(size, name, round(min(times), 3))
+    return {"noise_percent": 100 * noise, "rows": rows}
+
+
 def main() -> None:
     """Measure what is asked for and add it to the file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -317,6 +352,7 @@ def main() -> None:
         "made_to_pass": made_to_pass,
         "detection": detection,
         "atoms": atoms,
+        "costs": costs,
     }
     if options.data.is_dir():
         parts["real_made_to_pass"] = lambda: real_made_to_pass(options.data)

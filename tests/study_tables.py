@@ -123,6 +123,13 @@ def small_findings() -> dict[str, Any]:
         "made_to_pass": {"limit_percent": 95.0, "rows": rates((2.0,))},
         "real_made_to_pass": {"limit_percent": 95.0, "rows": rates((0.4, 2.0, 9.0))},
         "smoothed": {"batches": 2, "noise_percent": {"p": 10.0, "e": 5.0}, "rows": smoothed},
+        "costs": {
+            "rows": [
+                {"size": size, "way": way, "seconds": seconds * size}
+                for size in (10, 20)
+                for way, seconds in (("dmd_mm", 1.0), ("dmd_mm certified", 5.0), ("moment_dmd_mm", 0.01))
+            ]
+        },
         "atoms": {"voxel_mm": 5.0, "shifts": shifts, "copies": copies},
         "detection": {"noise_percent": 5.0, "nulls": 20, "repeats": 10, "changes": changes},
     }

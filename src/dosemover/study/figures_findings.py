@@ -192,6 +192,26 @@ def figure_made_to_pass(analysis: StudyAnalysis) -> Figure | None:
     return figure
 
 
+def figure_costs(analysis: StudyAnalysis) -> Figure | None:
+    """Processor time of distances and of their estimates from moments over the number of voxels."""
+    rows = analysis.findings.get("costs", {}).get("rows", [])
+    if not rows:
+        return None
+    figure, grid = new_figure(height=2.7)
+    axes = grid[0, 0]
+    for i, way in enumerate(dict.fromkeys(row["way"] for row in rows)):
+        points = [(row["size"] ** 3, row["seconds"]) for row in rows if row["way"] == way]
+        key, _, kind = way.partition(" ")
+        axes.plot(
+            *zip(*points, strict=True), "-", marker=MARKERS[i], color=CYCLE[i], label=f"{label(key)} {kind}"
+        )
+    axes.set(xscale="log", yscale="log", xlabel="voxels", ylabel="processor time / s")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    whole_decades(axes)
+    few_decades(axes)
+    return figure
+
+
 _ASKED = (
     "dmd_mm",
     "moment_dmd_mm",

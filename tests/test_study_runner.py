@@ -21,6 +21,7 @@ from dosemover.study.runner import _wait, collect_study, planned, run_study, stu
 from dosemover.study.table import MEASUREMENT_COLUMNS, SORTED_BY, write_table
 from synthetic_study import synthetic_measurements
 
+SHIPPED = Path(__file__).resolve().parents[1] / "studies" / "noise"
 REDUCED = Path(__file__).resolve().parents[1] / "studies" / "reduced.toml"
 
 TINY = """
@@ -239,6 +240,16 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "Client", refuse)
     with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://localhost:1"):
         run_study(read_study(tiny(tmp_path)), tmp_path / "out", scheduler="tcp://localhost:1")
+
+
+def test_the_shipped_result_is_whole_and_small():
+    facts, table = read_provenance(SHIPPED), read_measurements(SHIPPED)
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 5e6
+    assert facts["rows"] == table.num_rows
+    assert facts["missing_cells"] == []
+    assert set(table["case"].cast("string").to_pylist()) == set(facts["settings"]["cases"])
+    for row in facts["levels"]:
+        assert row["achieved_noise_percent"] == pytest.approx(row["noise_percent"], rel=0.25)
 
 
 @pytest.mark.slow

@@ -38,9 +38,9 @@ class MetricCatalogue(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Parse the generated table in place."""
-        lines = ["| key | unit | name | smallest set | family |", "|---|---|---|---|---|"]
+        lines = ["| key | name | unit | smallest set | family |", "|---|---|---|---|---|"]
         for key, unit, title, sets, family in rows():
-            lines.append(f"| `{key}` | {unit} | {title} | {sets.split(', ')[0]} | `{family}` |")
+            lines.append(f"| `{key}` | {title} | {unit} | {sets.split(', ')[0]} | `{family}` |")
         holder = nodes.Element()
         self.state.nested_parse(StringList(lines, source="registry"), 0, holder)
         return holder.children

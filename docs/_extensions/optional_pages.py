@@ -42,7 +42,16 @@ def source_read(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = leave_out(source[0], Path(app.srcdir))
 
 
+def outdated(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
+    """Pages whose text depends on which other pages there are, where one came or went."""
+    if not added and not removed:
+        return []
+    texts = {name: Path(env.doc2path(name)).read_text(encoding="utf-8") for name in env.found_docs}
+    return [name for name, text in texts.items() if f"\n{REST}\n" in text]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Filter every page as it is read."""
     app.connect("source-read", source_read)
+    app.connect("env-get-outdated", outdated)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

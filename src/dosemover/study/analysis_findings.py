@@ -94,7 +94,7 @@ def shift_passes_gamma(analysis: StudyAnalysis) -> Finding:
                     rates[f"{pretty(cell.case)}, {pretty(name)} {cell.magnitude:g} mm"] = calm.mean
     if not rates:
         return Finding(letter="b", claim=_CLAIM_B, verdict="not measured")
-    listed = "; ".join(f"{name}: {number(rate, 4)} %" for name, rate in sorted(rates.items()))
+    listed = "; ".join(f"{name}: {rate:.1f} %" for name, rate in sorted(rates.items()))
     return Finding(
         letter="b",
         claim=_CLAIM_B,
@@ -271,8 +271,9 @@ def output_blindness(analysis: StudyAnalysis) -> Finding:
             f"{number(min(a.value for a in blind.values()), 2)} to "
             f"{number(max(a.value for a in blind.values()), 2)}, and the interval reaches down to 0.5 in "
             f"{inside} "
-            f"of {len(blind)}; of DMD and the mass ratio {number(min(a.value for a in seeing.values()))} or "
-            f"more, at least {AUC_WANTED:g} in {found} of {len(seeing)}.",
+            f"of {len(blind)}; of DMD and the mass ratio at least "
+            f"{number(min(a.value for a in seeing.values()))}, "
+            f"{AUC_WANTED:g} or more in {found} of {len(seeing)}.",
         ),
         numbers={
             "balanced": {k: a.value for k, a in blind.items()},

@@ -180,8 +180,8 @@ def moments_are_cheap(analysis: StudyAnalysis) -> Finding:
     for full, moment in (("dmd_mm", "moment_dmd_mm"), ("w2_mm", "moment_w2_mm")):
         pairs = [
             (by[full].auc.value, by[moment].auc.value)
-            for (_, _, _, level), by in analysis.by_condition.items()
-            if full in by and moment in by and level >= 1.0
+            for (case, _, _, _), by in analysis.by_condition.items()
+            if full in by and moment in by and case in analysis.cases
         ]
         costs = analysis.seconds.get(full), analysis.seconds.get(moment)
         if not pairs or not costs[0] or not costs[1]:
@@ -192,8 +192,9 @@ def moments_are_cheap(analysis: StudyAnalysis) -> Finding:
         parts += [float(loss.mean()) < 0.02, ratio >= 1000]
         numbers[moment] = {"loss": float(loss.mean()), "error": error, "ratio": ratio}
         where = where or f", {number(ratio, 2)} times cheaper"
+        worse = "lower" if loss.mean() >= 0 else "higher"
         sentences.append(
-            f"{label(moment)} against {label(full)}: AUC lower by {number(float(loss.mean()), 2)} ± "
+            f"{label(moment)} against {label(full)}: AUC {worse} by {number(abs(float(loss.mean())), 2)} ± "
             f"{number(error, 2)} on average over {len(pairs)} conditions, {number(costs[1], 2)} s instead of "
             f"{number(costs[0], 2)} s on the small grids of the study{where}."
         )

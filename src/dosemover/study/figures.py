@@ -54,6 +54,30 @@ _FLOORED = (
     "max_difference_gy",
     "gamma_2_2_global_mean",
 )
+_COSTED = (
+    "mass_ratio",
+    "rmse_gy",
+    "debiased_rmse_gy",
+    "mae_gy",
+    "max_difference_gy",
+    "ssim",
+    "kf_fraction_percent",
+    "gamma_3_3_global_passing_rate_percent",
+    "gamma_2_2_global_passing_rate_percent",
+    "gamma_2_2_global_mean",
+    "isodose_dice_50",
+    "center_shift_mm",
+    "best_shift_mm",
+    "axis_w2_mm",
+    "w1_mm",
+    "w2_mm",
+    "sliced_w2_mm",
+    "sinkhorn_divergence_mm",
+    "dmd_mm",
+    "kr_mm",
+    "moment_w2_mm",
+    "moment_dmd_mm",
+)
 _TRACKED = (
     "dmd_mm",
     "moment_dmd_mm",
@@ -153,7 +177,8 @@ def figure_responses(analysis: StudyAnalysis) -> Figure | None:
     if not rows or not metrics:
         return None
     figure, grid = new_figure(len(metrics), len(rows), height=1.25 * len(metrics) + 0.6, sharex="col")
-    levels = _spread_out(analysis.table.noise_levels, 5)
+    studied = {c.noise_percent for c in analysis.table.select(case=case, noise_in="both") if c.change in rows}
+    levels = _spread_out(sorted(studied), 5)
     from matplotlib import colormaps
 
     colors = colormaps["viridis"](np.linspace(0.0, 0.85, len(levels)))
@@ -357,7 +382,7 @@ def figure_cost(analysis: StudyAnalysis) -> Figure | None:
     noise = analysis.reference_noise
     points = [
         (analysis.seconds[m], analysis.mean_auc(m, noise), m)
-        for m in analysis.metrics
+        for m in _COSTED
         if m in analysis.seconds and math.isfinite(analysis.mean_auc(m, noise))
     ]
     if not points:
@@ -365,10 +390,11 @@ def figure_cost(analysis: StudyAnalysis) -> Figure | None:
     figure, grid = new_figure(height=4.2)
     axes = grid[0, 0]
     placed: list[tuple[float, float]] = []
+    step = max(max(p[1] for p in points) - min(p[1] for p in points), 0.1) / 30
     for seconds, auc, metric in sorted(points, key=lambda p: -p[1]):
         color = FAMILY_COLORS[group_of(metric)]
         axes.plot(seconds, auc, "o", color=color)
-        y = _free_height(placed, math.log10(max(seconds, 1e-6)), auc)
+        y = _free_height(placed, math.log10(max(seconds, 1e-6)), auc, step)
         placed.append((math.log10(max(seconds, 1e-6)), y))
         axes.annotate(
             label(metric),
@@ -388,11 +414,12 @@ def figure_cost(analysis: StudyAnalysis) -> Figure | None:
     )
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * 6)
+    axes.margins(y=0.08)
     family_legend(axes, loc="lower left")
     return figure
 
 
-def _free_height(placed: list[tuple[float, float]], x: float, y: float, step: float = 0.0105) -> float:
+def _free_height(placed: list[tuple[float, float]], x: float, y: float, step: float) -> float:
     """A height for a label that lies on no other one."""
     for k in range(60):
         for sign in (-1, 1):

@@ -133,6 +133,14 @@ def _bare(value: float, studied: tuple[float, float]) -> str:
     return f"> {studied[1]:g}" if value == math.inf else number(value, 2)
 
 
+def _one_size(analysis: StudyAnalysis, word: str, metric: str) -> str:
+    """Smallest size of a change that a metric finds in the main case at the reference noise."""
+    names = matching(analysis.changes_of(analysis.main_case), word)
+    key = (analysis.main_case, names[0] if names else "", metric, analysis.reference_noise)
+    one = analysis.smallest.get(key)
+    return "–" if one is None else f"{_bare(one.value, one.studied)} {one.unit}"
+
+
 def _levels(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     """What each case was simulated with: engine, histories by noise level, achieved noise."""
     found = []
@@ -243,6 +251,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "conditions": len(analysis.by_condition),
         "n_metrics": len(table.metrics),
         "hours": seconds / 3600,
+        "smallest_of": lambda words, metric: _one_size(analysis, words, metric),
         "own": analysis.provenance.get("study") == OWN_STUDY,
         "false_alarms": 100 * FALSE_ALARMS,
         "power": 100 * POWER_WANTED,

@@ -18,7 +18,7 @@ FALSE_ALARMS = 0.05
 POWER_WANTED = 0.8
 AUC_WANTED = 0.95
 _Z95 = 1.959963984540054
-_BOOTSTRAPS = 300
+BOOTSTRAPS = 300
 _USE_UNCERTAINTY = ("debiased_rmse_gy", "chi2_per_voxel", "kf_fraction_percent", "kf_shift_sigma")
 
 
@@ -324,7 +324,7 @@ def _curve(
 ) -> NDArray[np.float64]:
     """Power or AUC at every cell, shape (draws, cells); resampled replicates where a generator is given."""
     columns = []
-    draws = 1 if rng is None else _BOOTSTRAPS
+    draws = 1 if rng is None else BOOTSTRAPS
     shared: dict[int, NDArray[np.float64]] = {}
     for null, cell in zip(nulls, cells, strict=True):
         if id(null) not in shared:

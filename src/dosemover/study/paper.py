@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dosemover.study.analysis_detection import AUC_WANTED, FALSE_ALARMS, POWER_WANTED
+from dosemover.study.analysis_detection import AUC_WANTED, BOOTSTRAPS, FALSE_ALARMS, POWER_WANTED
 from dosemover.study.analysis_findings import FINDINGS
 from dosemover.study.analysis_labels import label, matching, pretty
 from dosemover.study.analysis_summary import StudyAnalysis
@@ -256,6 +256,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "false_alarms": 100 * FALSE_ALARMS,
         "power": 100 * POWER_WANTED,
         "auc": AUC_WANTED,
+        "bootstraps": BOOTSTRAPS,
         "misjudged_of": lambda metric: analysis.mean_auc(metric, analysis.reference_noise, misjudged=True),
         "auc_of": lambda metric: analysis.mean_auc(metric, analysis.reference_noise),
         "seconds_of": lambda metric: analysis.seconds.get(metric, math.nan),

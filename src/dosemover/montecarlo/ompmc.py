@@ -46,7 +46,8 @@ OPTIONS = ("media", "particle", "electron_cutoff_mev", "photon_cutoff_mev", "inn
 
 LIMITS = (
     "Dose to medium by ompMC (EGSnrc physics): photons and electrons with multiple scattering; no Rayleigh "
-    "scattering, no fluorescence, media of the PEGS file at the phantom's densities.",
+    "scattering, no fluorescence, media of the PEGS file at the phantom's densities. ompMC writes a dose "
+    "of 0 into voxels of air.",
 )
 
 

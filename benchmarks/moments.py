@@ -1,6 +1,6 @@
 """Moment-SoS solver beside CVXOPT, Clarabel and SCS, and tallies of large maps, in one run.
 
-    python benchmarks/moments.py [--orders 2,3] [--general] [--large]
+    python benchmarks/moments.py [--cases C,D] [--orders 2,3] [--solvers CVXOPT,CLARABEL,SCS] [--large]
 
 Seconds are CPU seconds of this process with one BLAS thread; memory is the peak of the process so far.
 """

@@ -64,6 +64,16 @@ def test_a_map_without_dose_is_one_line_on_stderr(tmp_path, capsys):
     assert "holds no dose" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("order", "why"), [("8", "takes matrices of"), ("30", "order 30 takes moments to degree 60")]
+)
+def test_an_order_that_would_not_fit_is_refused_before_the_lower_ones_run(maps, capsys, order, why):
+    assert main(["moments", *maps, "--order", order]) == 2
+    told = capsys.readouterr().err
+    assert why in told
+    assert "moment-SoS of order 2" not in told
+
+
 def test_an_absent_folder_for_json_is_one_line_on_stderr(maps, tmp_path, capsys):
     assert main(["moments", maps[0], "--json", str(tmp_path / "absent" / "m.json")]) == 2
     assert "cannot be written" in capsys.readouterr().err

@@ -54,9 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print moments, and distances where there are two maps."""
     from dosemover.io import read_dose
     from dosemover.moments import moment_levels, w2_bounds
+    from dosemover.moments.tally import DEFAULT_DEGREE, MAX_DEGREE
 
     maps = [read_dose(path, unit=arguments.unit) for path in arguments.maps]
-    degree = arguments.degree or max(12, 4 * arguments.order)
+    degree = arguments.degree or min(max(DEFAULT_DEGREE, 4 * arguments.order), MAX_DEGREE)
     described = [_describe(dose, path) for dose, path in zip(maps, arguments.maps, strict=True)]
     if arguments.save:
         _save(maps, arguments.maps, Path(arguments.save), degree)

@@ -24,8 +24,8 @@ from dosemover.moments.moment_noise import (
     mean_statistic,
     sos_statistic,
 )
-from dosemover.moments.moment_sos import moment_sos
-from dosemover.moments.relaxation import Basis
+from dosemover.moments.moment_sos import informative_axes, moment_sos
+from dosemover.moments.relaxation import Basis, check_order
 from dosemover.moments.tally import DEFAULT_DEGREE, MomentTally, tally_map
 
 _NO_NOISE = "no noise known: neither uncertainty nor batches"
@@ -136,7 +136,8 @@ def moment_levels(
     Raises
     ------
     InputError
-        When a map has no dose, or the degree is too low for the order.
+        When a map has no dose, the degree is too low for the order, or the matrices of the order would not
+        fit.
 
     Notes
     -----
@@ -154,6 +155,7 @@ def moment_levels(
     box = support_box(reference, evaluated)
     one, two = (tally_map(dose, box_mm=box, degree=degree) for dose in (reference, evaluated))
     seconds = time.perf_counter() - start
+    check_order(len(informative_axes(one, two)), max(order, 1))  # before the lower orders take minutes
     work = _Levels(one, two, draws, seed)
     report("gaussian", 0.1)
     levels = [work.mean(), work.gaussian()]

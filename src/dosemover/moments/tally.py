@@ -18,6 +18,7 @@ from dosemover.moments.legendre import interval_integrals, legendre, mass_matrix
 
 DEFAULT_DEGREE = 12
 _CHUNK = 8192
+MAX_DEGREE = 40
 _LOST = 1e-7
 """Share of the mass that rounding may take from a moment when a tally changes its box."""
 
@@ -26,10 +27,10 @@ Box = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 
 def _check_degree(degree: int) -> None:
     """A degree that can be tallied and solved with."""
-    if not 0 <= degree <= 40:
+    if not 0 <= degree <= MAX_DEGREE:
         raise InputError(
-            f"`degree` must lie between 0 and 40, got {degree}. Higher moments of a dose map are noise, and "
-            "their tensor holds (degree + 1)^3 numbers."
+            f"`degree` must lie between 0 and {MAX_DEGREE}, got {degree}. Higher moments of a dose map "
+            "are noise, and their tensor holds (degree + 1)^3 numbers."
         )
 
 

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and reading the TOML of a setup."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from dosemover.errors import InputError
+from dosemover.errors import DataFormatError, InputError
 
 
 @contextmanager
@@ -87,3 +88,30 @@ def _cannot_write(path: str | os.PathLike[str], error: Exception) -> InputError:
         f"{path} cannot be written: {reason}. Nothing was written. "
         "Check the folder, its permissions and the space left on the disk."
     )
+
+
+def read_toml(path: str | os.PathLike[str], *, consequence: str) -> dict[str, Any]:
+    """Content of a TOML file.
+
+    Parameters
+    ----------
+    path : path-like
+    consequence : str
+        What cannot be done without it: ends the message for a file that is not TOML.
+
+    Raises
+    ------
+    DataFormatError
+        When the file is not TOML.
+    InputError
+        When it cannot be read.
+    """
+    import tomllib
+
+    source = Path(path)
+    try:
+        return tomllib.loads(source.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataFormatError(f"{source.name} is not a TOML file: {error}. {consequence}") from error
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}. Check the path.") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dosemover._files import read_toml
 from dosemover.errors import DataFormatError, DosemoverError, InputError
 from dosemover.grid import Grid
 from dosemover.montecarlo import phantoms
@@ -378,13 +378,5 @@ def read_config(path: str | os.PathLike[str]) -> SimulationConfig:
     InputError
         For unknown keys (the nearest known one is named) and unusable values.
     """
-    source = Path(path)
-    try:
-        document = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataFormatError(
-            f"{source.name} is not a TOML file: {error}. No simulation can be set up from it."
-        ) from error
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}. Check the path.") from error
-    return config_from(document, folder=source.parent)
+    document = read_toml(path, consequence="No simulation can be set up from it.")
+    return config_from(document, folder=Path(path).parent)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dosemover.errors import InputError
 from dosemover.noise.significance import Significance
-from dosemover.transport.quadratic_form import root_of_gamma
+from dosemover.transport.quadratic_form import root_of_gamma, tail_of_gamma
 
 
 def square_significance(
@@ -33,13 +33,9 @@ def square_significance(
     match of a quadratic form). For n voxels with variances s_i^2 the mean is sum s_i^2 / n and the
     variance 2 sum_ij C_ij^2 / n^2, about 2 sum s_i^4 / n^2 times the sum of rho(h)^2.
     """
-    from scipy.special import gammaincc
-
     floor, deviation = root_of_gamma(mean, variance) if root else (mean, float(np.sqrt(variance)))
-    p = 1.0
-    if mean > 0 and variance > 0:
-        shape = mean**2 / variance
-        p = float(gammaincc(shape, shape * (value**2 if root else value) / mean))
+    tail = tail_of_gamma(value**2 if root else value, mean, variance)
+    p = 1.0 if tail is None else tail
     z = (value - floor) / deviation if deviation > 0 else None
     return Significance(floor=floor, floor_sd=deviation, z=z, p=p, n_draws=0, method=method)
 

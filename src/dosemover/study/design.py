@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dosemover._files import read_toml
 from dosemover.comparison import families
 from dosemover.comparison.registry import select
 from dosemover.comparison.settings import CompareSettings
-from dosemover.errors import DataFormatError, DosemoverError, InputError
+from dosemover.errors import DosemoverError, InputError
 from dosemover.montecarlo.config import check_keys, config_from
 from dosemover.study import analytic
 from dosemover.study.changes import KINDS, changed_document, factor_of, photons_of
@@ -240,16 +239,7 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     InputError
         For unknown keys (the nearest known one is named) and unusable values.
     """
-    source = Path(path)
-    try:
-        document = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataFormatError(
-            f"{source.name} is not a TOML file: {error}. No study can be set up."
-        ) from error
-    except OSError as error:
-        raise InputError(f"{source} cannot be read: {error.strerror}. Check the path.") from error
-    return study_from(document)
+    return study_from(read_toml(path, consequence="No study can be set up."))
 
 
 def study_from(document: Mapping[str, Any]) -> Study:

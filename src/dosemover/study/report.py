@@ -49,29 +49,28 @@ DRAWINGS: dict[str, Drawing] = {
     "made_to_pass": Drawing(
         draw=figures_findings.figure_made_to_pass,
         caption="A map with too much output: noise in the evaluated map makes it pass. Left white noise, "
-        "right "
-        "the batches of a DOSXYZnrc simulation, fewer of them to the right.",
+        "right the batches of a DOSXYZnrc simulation, fewer of them to the right.",
         alt="Passing rates of a map with too high an output over the noise",
     ),
     "responses": Drawing(
         draw=figures.figure_responses,
         caption="What six metrics read of a shift, an output change and a hot spot, with noise in both maps. "
-        "Bands: standard deviation over the replicates. A metric finds a change where the curve leaves the "
-        "band that it starts from.",
+        "Bands: standard deviation over the replicates. A metric finds a change where the curve "
+        "leaves the band that it starts from.",
         alt="Response curves of six metrics at several noise levels",
     ),
     "floors": Drawing(
         draw=figures.figure_floors,
-        caption="Noise floor (mean distance from the ideal value between two maps that differ by noise "
-        "alone) "
-        "over the histories of a map, with fitted power laws. The range of slopes is that of the cases.",
+        caption="Noise floor (mean distance from the ideal value between two maps that differ by noise alone)"
+        " over the histories of a map, with fitted power laws. The range of slopes is that of the "
+        "cases.",
         alt="Noise floors fall as a power of the histories",
     ),
     "detection": Drawing(
         draw=figures.figure_detection,
         caption="Area under the ROC curve, changed pairs against null pairs, with noise in both maps: 0.5 is "
-        "guessing, 1 is always right. Case with most conditions. Colors of the names: amounts (ochre), space "
-        "(orange), transport (blue), moments (green).",
+        "guessing, 1 is always right. Case with most conditions. Colors of the names: amounts "
+        "(ochre), space (orange), transport (blue), moments (green).",
         alt="Table of AUC for every metric and change in the main case",
     ),
     "detection_others": Drawing(
@@ -82,22 +81,20 @@ DRAWINGS: dict[str, Drawing] = {
     "smallest": Drawing(
         draw=figures.figure_smallest,
         caption="Smallest shift and output change that a metric finds with a power of 80 % at 5 % false "
-        "alarms, "
-        "with 95 % intervals. Triangles pointing down: the smallest size studied is found already.",
+        "alarms, with 95 % intervals. Triangles pointing down: the smallest size studied is found "
+        "already.",
         alt="Smallest detectable change over noise for nine metrics",
     ),
     "histories": Drawing(
         draw=figures_findings.figure_histories,
         caption="Histories per map with which a metric finds a change with a power of 80 % at 5 % false "
-        "alarms, "
-        "with 95 % intervals.",
+        "alarms, with 95 % intervals.",
         alt="Histories that each metric needs",
     ),
     "white": Drawing(
         draw=figures_findings.figure_white,
         caption="Distance of the reading from the floor in standard deviations of the floor, under white "
-        "noise "
-        "in both maps. White noise is a contrast, not a model of Monte Carlo.",
+        "noise in both maps. White noise is a contrast, not a model of Monte Carlo.",
         alt="Table of z for every metric and change under white noise",
     ),
     "bias": Drawing(
@@ -107,16 +104,14 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "cost": Drawing(
         draw=figures.figure_cost,
-        caption="Mean AUC over all cases and changes against the processor time of the family that a "
-        "metric is "
-        "computed with.",
+        caption="Mean AUC over all cases and changes against the processor time of the family that a metric "
+        "is computed with.",
         alt="Detection power against cost of every metric",
     ),
     "costs": Drawing(
         draw=figures_findings.figure_costs,
-        caption="Processor time (one thread) of the distances and of their estimates from moments for a "
-        "field "
-        "shifted by 1 mm, 2 % noise in both maps.",
+        caption="Processor time (one thread) of the distances and of their estimates from moments for a field"
+        " shifted by 1 mm, 2 % noise in both maps.",
         alt="Cost of distances and of moments over the number of voxels",
     ),
     "smoothing": Drawing(

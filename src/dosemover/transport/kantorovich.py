@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,13 @@ DEFAULT_REACHES_MM = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 _BYTES_PER_VOXEL = 240
 """Peak memory on the grid, beside both maps."""
 
-_GAIN_OR_LOSS = "the flat norm will report gain or loss above all"
+_flat_norm_pair = partial(
+    checked_pair,
+    what="the flat norm",
+    bytes_per_voxel=_BYTES_PER_VOXEL,
+    consequence="the flat norm will report gain or loss above all",
+)
+_w1_pair = partial(checked_pair, what="W_1", bytes_per_voxel=_BYTES_PER_VOXEL)
 
 
 def _check(tolerance: float, max_iterations: int, reach_mm: float | None = None) -> None:
@@ -234,15 +241,7 @@ def flat_norm(
     (0.25, 5.0)
     """
     _check(tolerance, max_iterations, reach_mm)
-    pair = checked_pair(
-        reference=reference,
-        evaluated=evaluated,
-        mask=mask,
-        weight=weight,
-        what="the flat norm",
-        bytes_per_voxel=_BYTES_PER_VOXEL,
-        consequence=_GAIN_OR_LOSS,
-    )
+    pair = _flat_norm_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
     ratio = pair.mass_ratio
     solved = _solve(
         pair,
@@ -337,14 +336,7 @@ def wasserstein_1(
     8.0
     """
     _check(tolerance, max_iterations)
-    pair = checked_pair(
-        reference=reference,
-        evaluated=evaluated,
-        mask=mask,
-        weight=weight,
-        what="W_1",
-        bytes_per_voxel=_BYTES_PER_VOXEL,
-    )
+    pair = _w1_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
     solved = _solve_balanced(pair, tolerance, max_iterations, progress)
     settings = {
         "tolerance": tolerance,
@@ -406,15 +398,7 @@ def flat_norm_gradient(
     several; its error shrinks with ``tolerance``.
     """
     _check(tolerance, max_iterations, reach_mm)
-    pair = checked_pair(
-        reference=reference,
-        evaluated=evaluated,
-        mask=mask,
-        weight=weight,
-        what="the flat norm",
-        bytes_per_voxel=_BYTES_PER_VOXEL,
-        consequence=_GAIN_OR_LOSS,
-    )
+    pair = _flat_norm_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
     solved = _solve(
         pair,
         pair.a - pair.b,
@@ -459,14 +443,7 @@ def wasserstein_1_gradient(
     *Limits*: as for `flat_norm_gradient`.
     """
     _check(tolerance, max_iterations)
-    pair = checked_pair(
-        reference=reference,
-        evaluated=evaluated,
-        mask=mask,
-        weight=weight,
-        what="W_1",
-        bytes_per_voxel=_BYTES_PER_VOXEL,
-    )
+    pair = _w1_pair(reference=reference, evaluated=evaluated, mask=mask, weight=weight)
     solved = _solve_balanced(pair, tolerance, max_iterations, no_progress)
     f, volume = solved.potential(), pair.grid.voxel_volume_mm3
     mass = pair.evaluated_mass

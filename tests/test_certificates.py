@@ -114,6 +114,28 @@ def test_the_flux_bound_of_one_line_is_the_integral_of_its_cumulative_flux():
     assert rough.squared >= expected
 
 
+@pytest.mark.parametrize("tolerance", [0.3, 1e-4, 1e-8])
+def test_what_the_tree_carries_into_the_main_parts_is_paid_for(tolerance):
+    worst = np.inf
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(6, 30))
+        h = np.exp(rng.choice([0.0, 0.5]) * rng.standard_normal(n))
+        a, b = rng.uniform(0.5, 1.0, n), rng.uniform(0.5, 1.0, n)
+        thin = slice(n - int(rng.integers(1, n // 2)), n)
+        level = 10 ** rng.uniform(-9, -6.2)
+        a[thin] *= level
+        b[thin] *= level * 10 ** rng.uniform(-1, 2)
+        a, b = a / (a @ h), b / (b @ h)
+        m = np.concatenate([[0.0], np.cumsum((a - b) * h)])
+        exact = np.sum(h * np.log(b / a) / (b - a) * (m[1:] ** 2 + m[1:] * m[:-1] + m[:-1] ** 2) / 3)
+        edges = np.concatenate([[0.0], np.cumsum(h)])
+        grid = Grid(z_edges_mm=[0, 1], y_edges_mm=[0, 1], x_edges_mm=edges)
+        found = balanced_upper_bound(a[None, None], b[None, None], grid, tolerance=tolerance).squared
+        worst = min(worst, found / exact - 1)
+    assert worst > -1e-11
+
+
 def test_parts_of_different_mass_that_nothing_connects_have_no_flux_bound():
     a, b = np.zeros((1, 1, 7)), np.zeros((1, 1, 7))
     a[0, 0, :2], b[0, 0, 5:] = 0.5, 0.5

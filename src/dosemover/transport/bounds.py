@@ -44,9 +44,6 @@ _UNMATCHED = 1e-3
 _DUST_LEVEL = 23
 """Halvings of the largest mobility from which on a balanced flux follows the spanning tree alone."""
 
-_STRICTEST = 1e-9
-"""Tolerance of conjugate gradients below which only rounding is solved for."""
-
 _ROUNDING = 1e-11
 """Unmatched share of the mass that counts as rounding."""
 
@@ -110,27 +107,27 @@ def flux_upper_bound(
     pre = Multigrid(theta, grid, screening=screening)
     if start is not None and mixed:
         start = np.where(inverse > 0, start, 0.0)
-    residual, partial, count = np.empty_like(source), np.empty(source.shape[0]), 0
-    while True:
-        found = conjugate_gradients(
-            apply, pre, source, start=start, tolerance=tolerance, max_iterations=max_iterations - count
-        )
-        count += found.n_iterations
-        u = start = found.x
-        apply(u, residual)
-        np.subtract(source, residual, out=residual)
+    partial = np.empty(source.shape[0])
+
+    def costs(u: NDArray[np.float64], residual: NDArray[np.float64]) -> tuple[float, float]:
         each_slab(upper_kernels.unmatched_cost, u.shape[0], u.size, residual, inverse, volume, partial)
         unmatched = length_mm**2 * float(partial.sum())
-        squared = dot(u, source) + dot(u, residual) + unmatched
-        if (
-            unmatched < _UNMATCHED * squared
-            or not found.converged
-            or _spent(tolerance, count, max_iterations)
-        ):
-            break
-        tolerance /= 5
-    squared = max(squared, 0.0) / (1 - (2 * e) ** 0.5) ** 2
-    return FluxBound(squared=squared, potential=u, n_iterations=count, converged=found.converged)
+        return dot(u, source) + dot(u, residual) + unmatched, unmatched
+
+    def accept(u: NDArray[np.float64], residual: NDArray[np.float64]) -> bool:
+        squared, unmatched = costs(u, residual)
+        return unmatched < _UNMATCHED * squared
+
+    found = conjugate_gradients(
+        apply, pre, source, start=start, tolerance=tolerance, max_iterations=max_iterations, accept=accept
+    )
+    residual = found.residual
+    apply(found.x, residual)
+    np.subtract(source, residual, out=residual)
+    squared = max(costs(found.x, residual)[0], 0.0) / (1 - (2 * e) ** 0.5) ** 2
+    return FluxBound(
+        squared=squared, potential=found.x, n_iterations=found.n_iterations, converged=found.converged
+    )
 
 
 def balanced_upper_bound(
@@ -182,46 +179,62 @@ def balanced_upper_bound(
     theta = np.where(open_to_flux > 0, 1 / np.where(open_to_flux > 0, inverse, 1.0), 0.0)
     pre = Multigrid(theta, grid, screening=0.0)
     del theta
-    u = None if start is None else np.where(open_to_flux > 0, start, 0.0)
-    count = 0
-    while True:
-        found = conjugate_gradients(
-            apply, pre, gathered, start=u, tolerance=tolerance, max_iterations=max_iterations - count
-        )
-        count += found.n_iterations
-        u = found.x
-        residual = found.residual
-        apply(u, residual)
-        np.subtract(source, residual, out=residual)
+    start = None if start is None else np.where(open_to_flux > 0, start, 0.0)
+
+    shed = None if tree is None else source - gathered
+
+    def costs(u: NDArray[np.float64], residual: NDArray[np.float64]) -> tuple[float, float]:
+        return _balanced_costs(u, source, residual, open_to_flux, grid, tree)
+
+    def accept(u: NDArray[np.float64], residual: NDArray[np.float64]) -> bool:
+        carried, rest = costs(u, residual if shed is None else residual + shed)
+        return rest < _UNMATCHED * carried
+
+    found = conjugate_gradients(
+        apply, pre, gathered, start=start, tolerance=tolerance, max_iterations=max_iterations, accept=accept
+    )
+    residual = found.residual
+    apply(found.x, residual)
+    np.subtract(source, residual, out=residual)
+    squared = max(sum(costs(found.x, residual)), 0.0) / (1 - (2 * e) ** 0.5) ** 2
+    return FluxBound(
+        squared=squared, potential=found.x, n_iterations=found.n_iterations, converged=found.converged
+    )
+
+
+def _balanced_costs(
+    u: NDArray[np.float64],
+    source: NDArray[np.float64],
+    residual: NDArray[np.float64],
+    open_to_flux: NDArray[np.float64],
+    grid: Grid,
+    tree: _Tree | None,
+) -> tuple[float, float]:
+    r"""Energy of the flux m that u drives, and of the flux r that carries the residual away: a bound together.
+
+    |m + r|^2 = |m|^2 + 2 <m, r> + |r|^2, |m|^2 = u.(source - residual). M m = grad u on the faces between voxels
+    open to m, so that <m, r> = u.residual for what is evened out between them. The tree's flux t also crosses
+    the border of the open voxels, where m is 0: there <m, t> is larger by the sum of t u over the open side's
+    voxels and by <m, t on the border>, at most |m| |t on the border|.
+    """
+    energy, left = settle_by_cells(residual, open_to_flux, grid)
+    if tree is None:
         carried = dot(u, source) + dot(u, residual)
-        rest = _settled(residual, open_to_flux, grid, tree)
-        if rest < _UNMATCHED * carried or not found.converged or _spent(tolerance, count, max_iterations):
-            break
-        tolerance /= 5
-    squared = max(carried + rest, 0.0) / (1 - (2 * e) ** 0.5) ** 2
-    return FluxBound(squared=squared, potential=u, n_iterations=count, converged=found.converged)
-
-
-def _spent(tolerance: float, count: int, max_iterations: int) -> bool:
-    """Whether a stricter solve is not worth it: none are left, or only rounding sets the maps apart."""
-    return count >= max_iterations or tolerance < _STRICTEST
+        return carried, energy if float(np.abs(left).sum()) < _ROUNDING else np.inf
+    u = np.where(open_to_flux > 0, u, 0.0)
+    carried = dot(u, source) + dot(u, residual)
+    along, missed, exchanged, border = tree.settled(left, u)
+    if not (missed < _ROUNDING and np.isfinite(along)):
+        return carried, np.inf
+    alone = max(dot(u, source) - dot(u, residual), 0.0)
+    carried += 2 * exchanged + 2 * (alone * border) ** 0.5
+    return carried, (energy**0.5 + along**0.5) ** 2
 
 
 def _has_gaps(inverse: NDArray[np.float64]) -> bool:
     """Whether a flux may not enter every voxel, or finds next to no dose in some."""
     least = float(inverse.min())
     return least <= 0 or float(inverse.max()) >= 2.0**_DUST_LEVEL * least
-
-
-def _settled(
-    residual: NDArray[np.float64], open_to_flux: NDArray[np.float64], grid: Grid, tree: _Tree | None
-) -> float:
-    """Bound of the energy of a flux that carries a residual away: cell by cell, the rest by the tree."""
-    energy, left = settle_by_cells(residual, open_to_flux, grid)
-    if tree is None:
-        return energy if float(np.abs(left).sum()) < _ROUNDING else np.inf
-    along, missed = tree.settled(left)
-    return (energy**0.5 + along**0.5) ** 2 if missed < _ROUNDING and np.isfinite(along) else np.inf
 
 
 class _Tree:
@@ -245,11 +258,14 @@ class _Tree:
         upper_kernels.gather_on_main(self._order, self._parent, self.main, flow.ravel())
         return flow
 
-    def settled(self, residual: NDArray[np.float64]) -> tuple[float, float]:
-        """Bound of the energy of the tree's flux that carries a residual away, and the mass left over."""
+    def settled(
+        self, residual: NDArray[np.float64], u: NDArray[np.float64]
+    ) -> tuple[float, float, float, float]:
+        """What `upper_kernels.settle_residual` tells of the tree's flux that carries a residual away."""
         flow = residual.ravel().copy()
-        v0, v1, v2 = self._widths
-        return upper_kernels.settle_residual(flow, self._inverse, v0, v1, v2, self._order, self._parent)
+        return upper_kernels.settle_residual(
+            flow, u.ravel(), self._inverse, *self._widths, self._order, self._parent, self.main
+        )
 
 
 def _spanning_tree(

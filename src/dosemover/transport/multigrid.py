@@ -19,6 +19,12 @@ _COARSEST = 48
 _SHARPEN = 0.275
 """Weight of the filter (1 - g) + g cos(w) that makes seven points resemble quadratic splines."""
 
+_STRICTEST = 1e-9
+"""Tolerance of conjugate gradients below which only rounding is solved for."""
+
+_STRICTER = 3.0
+"""Factor by which the tolerance shrinks where a solution is not accepted."""
+
 _NEARLY_SINGULAR = 0.02
 """(box / L)^2 below which single precision loses the screening of constants, which are then solved apart."""
 
@@ -266,6 +272,7 @@ def conjugate_gradients(
     start: NDArray[np.float64] | None = None,
     tolerance: float,
     max_iterations: int,
+    accept: Callable[[NDArray[np.float64], NDArray[np.float64]], bool] | None = None,
 ) -> CgResult:
     """Preconditioned conjugate gradients for A x = b.
 
@@ -281,7 +288,21 @@ def conjugate_gradients(
         First guess; kept.
     tolerance : float
     max_iterations : int
+    accept : callable, optional
+        ``accept(x, residual)`` is asked then; where it denies, a stricter solution is sought, until only
+        rounding is left.
     """
+
+    def done(rz: float) -> bool:
+        nonlocal tolerance
+        energy = abs(dot(x, b))
+        if not rz <= tolerance**2 * energy:
+            return False
+        if accept is None or rz <= _STRICTEST**2 * energy or accept(x, r):
+            return True
+        tolerance = (rz / energy) ** 0.5 / _STRICTER
+        return False
+
     n = b.shape[0]
     q, z = np.empty_like(b), np.empty_like(b)
     x = np.zeros_like(b) if start is None else start.copy()
@@ -292,8 +313,7 @@ def conjugate_gradients(
     precondition(r, z)
     p = z.copy()
     rz = dot(r, z)
-    converged = rz <= tolerance**2 * abs(dot(x, b))
-    count = 0
+    converged, count = done(rz), 0
     while not converged and count < max_iterations:
         apply(p, q)
         curvature = dot(p, q)
@@ -303,7 +323,8 @@ def conjugate_gradients(
         count += 1
         precondition(r, z)
         new = dot(r, z)
-        converged = new <= tolerance**2 * abs(dot(x, b))
-        each_slab(kernels.direct, n, b.size, new / rz if rz > 0 else 0.0, z, p)
+        converged = done(new)
+        if not converged:
+            each_slab(kernels.direct, n, b.size, new / rz if rz > 0 else 0.0, z, p)
         rz = new
-    return CgResult(x=x, residual=r, n_iterations=count, converged=bool(converged))
+    return CgResult(x=x, residual=r, n_iterations=count, converged=converged)

@@ -202,15 +202,18 @@ def gather_on_main(order, parent, main, flow):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def settle_residual(flow, inv, v0, v1, v2, order, parent):
-    """Bound of the energy of the tree's flux that carries the residual away, and the largest mass left over.
+def settle_residual(flow, value, inv, v0, v1, v2, order, parent, main):
+    """Bound of the energy of the tree's flux t that carries the residual away, and the largest mass left over.
 
-    On entry flow holds the residual, on exit the flux towards each parent.
+    Of the faces where t enters the main parts, also the sum of t times ``value`` behind them, and a bound of
+    t's energy there. On entry flow holds the residual, on exit t towards each parent.
     """
     _, n1, n2 = inv.shape
     flat = inv.ravel()
     cost = 0.0
     left = 0.0
+    exchanged = 0.0
+    border = 0.0
     for place in range(order.size - 1, -1, -1):
         v = order[place]
         u = parent[v]
@@ -223,13 +226,19 @@ def settle_residual(flow, inv, v0, v1, v2, order, parent):
         j = (v // n2) % n1
         k = v % n2
         if u // n2 == v // n2:
-            width = v2[k] * flat[v] + v2[u % n2] * flat[u]
+            own = v2[k] * flat[v]
+            other = v2[u % n2] * flat[u]
             area = v0[i] * v1[j]
         elif u // (n1 * n2) == i:
-            width = v1[j] * flat[v] + v1[(u // n2) % n1] * flat[u]
+            own = v1[j] * flat[v]
+            other = v1[(u // n2) % n1] * flat[u]
             area = v0[i] * v2[k]
         else:
-            width = v0[i] * flat[v] + v0[u // (n1 * n2)] * flat[u]
+            own = v0[i] * flat[v]
+            other = v0[u // (n1 * n2)] * flat[u]
             area = v1[j] * v2[k]
-        cost += 0.5 * t * t * width / area
-    return cost, left
+        cost += 0.5 * t * t * (own + other) / area
+        if main[v] != main[u]:
+            exchanged += t * value[u]
+            border += 0.5 * t * t * other / area
+    return cost, left, exchanged, border

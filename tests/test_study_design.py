@@ -76,6 +76,27 @@ def test_a_case_may_afford_fewer_replicates(small):
     assert [level.replicates for level in study_from(small).cases[0].levels] == [3, 2]
 
 
+def test_a_case_may_leave_out_what_its_grid_cannot_afford(small):
+    other = copy.deepcopy(small["case"][0]) | {
+        "name": "fine",
+        "leave_out": ["emd"],
+        "thinned": {"w1": 2},
+        "certified_replicates": 0,
+        "quiet_percent": 0.5,
+    }
+    small["case"].append(other)
+    study = study_from(small)
+    coarse, fine = (study.alone(case) for case in study.cases)
+    assert (coarse.leave_out, coarse.quiet_percent, coarse.certified_replicates) == ((), 0.25, 20)
+    assert (fine.leave_out, fine.quiet_percent, fine.certified_replicates) == (("emd",), 0.5, 0)
+    assert fine.thinned == {"w1": 2}
+    assert not coarse.thinned
+    assert study_from({**small, "case": [other]}).fingerprint() != study.fingerprint()
+    other["leave_out"] = ["no_such_metric"]
+    with pytest.raises(InputError, match="no_such_metric"):
+        study_from(small)
+
+
 def test_a_shift_moves_every_source_along_a_unit_vector(small):
     case = study_from(small).cases[0]
     moved = case.variant(case.changes[2])["source"][0]["isocenter_mm"]

@@ -139,7 +139,10 @@ def _provenance(plan: Plan, there: list[Chunk], parts: list[pa.Table], rows: int
             "certified_replicates": study.certified_replicates,
             "thinned": dict(study.thinned),
             "left_out": list(study.leave_out),
-            "cases": {case.name: {"title": case.title, "engine": case.engine} for case in study.cases},
+            "cases": {
+                case.name: {"title": case.title, "engine": case.engine} | dict(case.instead)
+                for case in study.cases
+            },
         },
         "notes": list(_NOTES),
     }

@@ -32,9 +32,10 @@ _LEVEL = ("percent", "replicates")
 _CASE = (
     "name", "title", "engine", "max_gy", "prescription_gy", "high_dose_percent", "pilot_histories",
     "batches", "levels", "replicates", "phantom", "source", "material", "simulation", "engine_options",
-    "change",
+    "change", "leave_out", "thinned", "certified_replicates", "quiet_percent",
 )  # fmt: skip
 _OWN = ("title", "max_gy", "prescription_gy", "high_dose_percent", "pilot_histories", "batches")
+_INSTEAD = ("leave_out", "thinned", "certified_replicates", "quiet_percent")
 _CHANGE = ("name", "unit", "kind", "magnitudes", "levels", "noise_in", "one_sided_levels")
 
 
@@ -124,6 +125,9 @@ class Case:
         Histories of the run that tells how many each noise level takes.
     batches : int
         Batches of each noisy map.
+    instead : mapping
+        Values that take the place of the study's for this case: ``leave_out``, ``thinned``,
+        ``certified_replicates``, ``quiet_percent``. A fine grid cannot afford what a coarse one can.
     """
 
     name: str
@@ -138,6 +142,7 @@ class Case:
     high_dose_percent: float = 50.0
     pilot_histories: int = 200_000
     batches: int = 10
+    instead: Mapping[str, Any] = field(default_factory=dict)
 
     def variant(self, change: Change) -> dict[str, Any]:
         """Tables of the simulation under a change."""
@@ -202,6 +207,10 @@ class Study:
 
         return json.loads(json.dumps(asdict(self), sort_keys=True, default=dict))
 
+    def alone(self, case: Case) -> Study:
+        """The study as far as one case is concerned: what it does differently, and no other cases."""
+        return replace(self, cases=(), **case.instead)
+
     def settings(self, case: Case) -> CompareSettings:
         """Settings of the case's comparisons."""
         return CompareSettings(
@@ -226,7 +235,8 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     ``[study]`` names it and chooses the metrics; ``[[level]]`` are the noise levels with their replicates;
     ``[[case]]`` has ``phantom`` and ``[[case.source]]`` as in the configuration of a simulation, and
     ``[[case.change]]`` with ``name``, ``kind``, ``magnitudes`` and the settings of the kind (see
-    `dosemover.study.changes`).
+    `dosemover.study.changes`). A case may have its own ``leave_out``, ``thinned``, ``certified_replicates``
+    and ``quiet_percent``.
 
     Parameters
     ----------
@@ -285,7 +295,8 @@ def _study(document: Mapping[str, Any]) -> Study:
 def _check_names(study: Study, case: Case) -> None:
     """Refuse metric names that no comparison knows."""
     settings = study.settings(case)
-    for names in (study.metrics, study.leave_out, tuple(study.thinned)):
+    own = study.alone(case)
+    for names in (own.metrics, own.leave_out, tuple(own.thinned)):
         if names:
             select(families.FAMILIES, replace(settings, metrics=names))
 
@@ -317,10 +328,19 @@ def _case(row: Mapping[str, Any], levels: tuple[Level, ...], batches: int) -> Ca
         levels=_levels(row, levels),
         usual_levels=_known_levels(row.get("levels", [one.percent for one in levels]), levels, where),
         changes=tuple(one for table in row.get("change", ()) for one in _changes(table, levels, where)),
+        instead=_instead(row),
         **own,
     )
     _check_case(case, where)
     return case
+
+
+def _instead(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a case does differently from its study."""
+    instead = {key: row[key] for key in _INSTEAD if key in row}
+    if "leave_out" in instead:
+        instead["leave_out"] = tuple(instead["leave_out"])
+    return instead
 
 
 def _levels(row: Mapping[str, Any], levels: tuple[Level, ...]) -> tuple[Level, ...]:

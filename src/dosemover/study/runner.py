@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -255,8 +255,7 @@ def _add_chunks(plan: Plan) -> None:
     ranked = []
     for n, case in enumerate(plan.study.cases):
         if case.name in plan.pilots:
-            alone = replace(plan.study, cases=())
-            own = list(chunks_of(alone, case, plan.pilots[case.name]))
+            own = list(chunks_of(plan.study.alone(case), case, plan.pilots[case.name]))
             ranked += [(i / len(own), n, chunk) for i, chunk in enumerate(own)]
     plan.chunks = [chunk for _, _, chunk in sorted(ranked, key=lambda one: one[:2])]
 

@@ -11,6 +11,7 @@ from dosemover.comparison.closed_floors import closed_floors
 from dosemover.comparison.coarse_floors import PILOTS, coarsened, coarsest_factor
 from dosemover.comparison.context import ComparisonContext, missing
 from dosemover.comparison.histories import with_histories
+from dosemover.comparison.marginal_floors import marginal_floors
 from dosemover.comparison.noise_at_hand import LEVEL_UNCERTAINTY, NoiseAtHand
 from dosemover.comparison.registry import Family, run
 from dosemover.comparison.result import MetricResult
@@ -64,7 +65,8 @@ def _judge_all(
 ) -> dict[str, MetricResult]:
     """Every result that can be judged, judged."""
     asked = context.settings.null is not None
-    exact = closed_floors(noise, results, draws=context.settings.null, seed=context.settings.seed)
+    how = {"draws": context.settings.null, "seed": context.settings.seed}
+    exact = closed_floors(noise, results, **how) | marginal_floors(noise, results, **how)
     judged = {key: _with(results[key], exact[key]) if key in exact else results[key] for key in results}
     if noise.estimated:
         judged = {key: one if key in exact else _with_doubt(one) for key, one in judged.items()}

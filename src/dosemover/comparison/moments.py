@@ -45,9 +45,20 @@ def _galerkin(key: str, found: TransportResult) -> MetricResult:
         floor_sd=deviation,
         z=(found.value - floor) / deviation if deviation else None,
         p=levels["p"],
-        settings=dict(found.settings),
+        settings=dict(found.settings) | _how(found),
         status=found.status,
     )
+
+
+def _how(found: TransportResult) -> dict[str, Any]:
+    """How floor and p value were found."""
+    if found.settings["p"] is None:
+        return {}
+    floor = "closed form in moments"
+    if found.settings["p_by_relabelling"]:
+        how = f"exact p by relabelling the moments of the batches, floor by {floor}"
+        return {"significance": how, "null_draws": 999}
+    return {"significance": f"approximate: {floor}"}
 
 
 def _noisy(context: ComparisonContext) -> dict[str, Any]:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dosemover import transport
 from dosemover.comparison.context import ComparisonContext
+from dosemover.comparison.noise_at_hand import NoiseAtHand
 from dosemover.comparison.registry import Family, fixed_keys
 from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.comparison.warm_up import finish_compilation
 from dosemover.errors import GridMismatchError
 from dosemover.grid import Grid, conserve, union_grid
+from dosemover.noise import Relabellings
 from dosemover.transport import TransportResult
+
+if TYPE_CHECKING:
+    from dosemover.transport.mover_gram import MoverGram
 
 _DMD_PARTS = {
     "dmd_moved_mm": "mm",
@@ -27,6 +32,7 @@ _DMD_PARTS = {
 }
 _DMD_RESIDUALS = ("dmd_residual_max_percent", "dmd_residual_p99_percent")
 """Parts that are known only where the fields are."""
+_RELABELLINGS = 999
 _KR_PARTS = {"kr_moved_mm": "mm", "kr_gained_percent": "%", "kr_lost_percent": "%"}
 
 _MAPS = {
@@ -94,12 +100,12 @@ def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[
         refine=_rounds(settings),
         progress=context.progress,
     )
+    judge = _judge(context, shared)
     result = _result("dmd_mm", found)
-    result = replace(result, settings={**result.settings, "refine": _rounds(settings)})
-    yield _with_floor(context, result, shared)
+    yield judge(replace(result, settings={**result.settings, "refine": _rounds(settings)}))
     for key, unit in _DMD_PARTS.items():
         if key in found.parts:
-            yield MetricResult(key=key, value=found.parts[key], unit=unit, status=found.status)
+            yield judge(MetricResult(key=key, value=found.parts[key], unit=unit, status=found.status))
     if context.values_only:
         return
     names = {"index_mm": "dmd_index_mm", "residual_gy": "dmd_residual_gy"}
@@ -113,28 +119,64 @@ def _rounds(settings: CompareSettings) -> int:
     return 1 if "default" in settings.metrics else 3
 
 
-def _with_floor(context: ComparisonContext, result: MetricResult, shared: dict[str, Any]) -> MetricResult:
-    """The Dose Mover's Distance with the closed form of its floor, where no draws are asked for."""
-    if context.values_only or context.settings.null is not None or result.value is None:
-        return result
+def _judge(context: ComparisonContext, shared: dict[str, Any]) -> Callable[[MetricResult], MetricResult]:
+    """What gives the Dose Mover's Distance and its parts their floors, where no draws are asked for."""
     noise = context.noise
-    if noise is None:
-        return result
-    found = transport.dose_mover_floor(
-        **(shared | {"reference": noise.reference, "evaluated": noise.evaluated}),
-        exchange_mm_per_percent=context.settings.exchange_mm_per_percent,
-        seed=context.settings.seed,
-        normal=noise.model.draw if noise.needs_correlation else None,
-    )
-    method = f"{found.method}, {noise.method}" if noise.needs_correlation else found.method
-    return replace(
-        result,
-        floor=found.floor,
-        floor_sd=found.floor_sd,
-        z=(result.value - found.floor) / found.floor_sd if found.floor_sd > 0 else None,
-        p=found.p_value(result.value),
-        settings={**result.settings, "significance": method, "floor_probes": found.n_probes},
-    )
+    if context.values_only or context.settings.null is not None or noise is None:
+        return lambda result: result
+    shared = shared | {
+        "reference": noise.reference,
+        "evaluated": noise.evaluated,
+        "exchange_mm_per_percent": context.settings.exchange_mm_per_percent,
+    }
+    gram, relabelled = _gram(noise, shared, context.settings.seed)
+    if gram is not None and gram.exact_floor:
+        parts, probes, method = gram.noise(), sum(gram.sizes), "floor from the batches' covariance"
+    else:
+        floor = transport.dose_mover_floor(
+            **shared,
+            seed=context.settings.seed,
+            normal=noise.model.draw if noise.needs_correlation else None,
+            freedom=noise.model.correlation.freedom if noise.needs_correlation else np.inf,
+        )
+        parts, probes, method = floor.parts, floor.n_probes, floor.method
+    if relabelled and gram is not None:
+        cells = "" if gram.exact_floor else f", on cells of {_times(gram.merged)} voxels"
+        method = f"exact p by relabelling batches in the quadratic form of the distance{cells}; {method}"
+    elif noise.needs_correlation:
+        method = f"{method}, {noise.method}"
+
+    def judge(result: MetricResult) -> MetricResult:
+        if result.value is None or result.key not in parts:
+            return result
+        floor, deviation = parts[result.key].root
+        return replace(
+            result,
+            floor=floor,
+            floor_sd=deviation,
+            z=(result.value - floor) / deviation if deviation > 0 else None,
+            p=relabelled.get(result.key, parts[result.key].p_value(result.value)),
+            settings={**result.settings, "significance": method, "floor_probes": probes}
+            | ({"null_draws": _RELABELLINGS} if relabelled else {}),
+        )
+
+    return judge
+
+
+def _gram(noise: NoiseAtHand, shared: dict[str, Any], seed: int) -> tuple[MoverGram | None, dict[str, float]]:
+    """The quadratic form in the batches, and exact p values where there are enough of them."""
+    if not noise.by_batches:
+        return None, {}
+    gram = transport.dose_mover_gram(**shared)
+    ways = Relabellings(*gram.sizes)
+    if not ways.enough:
+        return gram, {}
+    return gram, {key: ways.p_value(form, draws=_RELABELLINGS, seed=seed) for key, form in gram.forms.items()}
+
+
+def _times(factors: tuple[int, ...]) -> str:
+    """Sizes of a cell in voxels, x y z."""
+    return " x ".join(str(f) for f in factors[::-1])
 
 
 def _flat_norm(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:

@@ -41,6 +41,7 @@ def _as_result(found: GalerkinResult, grid: Grid, degree: int) -> TransportResul
             "floor_mm": chosen.floor_mm,
             "floor_sd_mm": chosen.floor_sd_mm,
             "p": found.p,
+            "p_by_relabelling": found.relabelled_p is not None,
         },
         status=found.status,
     )

@@ -9,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.errors import GridMismatchError, InputError
+from dosemover.moments.galerkin_batches import PooledBatches, whitening
 from dosemover.moments.legendre import mass_matrix, stiffness_matrix, total_degree_indices
 from dosemover.moments.rescale import rescaled_together
 from dosemover.moments.tally import MomentTally
 from dosemover.transport.quadratic_form import root_of_gamma, tail_of_gamma
-
-_SMALLEST_EIGENVALUE = 1e-12
-"""Directions in which the scaled stiffness is below this share of its largest are left out."""
-
 
 _SMALLEST_P = 1e-15
 """P values are kept away from 0 and 1 by this where they are combined."""
@@ -86,12 +83,15 @@ class GalerkinResult:
         Coefficients of the potential in the Legendre basis at the chosen degree [mm2], in the order
         of `legendre.total_degree_indices`.
     status : str
+    relabelled_p : float or None
+        P value of all degrees together from relabelled batches, exact.
     """
 
     levels: tuple[GalerkinLevel, ...]
     degree: int
     potential: NDArray[Any]
     status: str = "ok"
+    relabelled_p: float | None = None
 
     @property
     def chosen(self) -> GalerkinLevel:
@@ -107,8 +107,11 @@ class GalerkinResult:
     def p(self) -> float | None:
         """P value of all degrees together, to which the choice of one does not matter.
 
-        Cauchy's combination (Liu & Xie 2020), which holds for p values that depend on each other.
+        From relabelled batches where both tallies have enough of them; otherwise Cauchy's combination of
+        the levels' closed forms (Liu & Xie 2020), which holds for p values that depend on each other.
         """
+        if self.relabelled_p is not None:
+            return self.relabelled_p
         known = [level.p for level in self.levels if level.p is not None]
         if not known:
             return None
@@ -177,15 +180,12 @@ class _System:
 
     def level(self, degree: int, scale: float) -> tuple[GalerkinLevel, NDArray[Any]]:
         """Solve; ``scale`` multiplies the square. Returns the level and the potential."""
-        root = 1 / np.sqrt(np.diagonal(self.matrix))
-        values, vectors = np.linalg.eigh(self.matrix * root[:, None] * root)
-        keep = values > _SMALLEST_EIGENVALUE * values.max(initial=0.0)
-        whiten = (root[:, None] * vectors[:, keep]) / np.sqrt(values[keep])
+        whiten, condition = whitening(self.matrix)
         white = whiten.T @ self.delta
         squared = float(white @ white) * scale
         known = bool(self.noises)
         parts = [noise.whitened(whiten) for noise in self.noises]
-        both = sum((part.covariance for part in parts), start=np.zeros((keep.sum(),) * 2))
+        both = sum((part.covariance for part in parts), start=np.zeros((whiten.shape[1],) * 2))
         squares = [part.trace_of_square() for part in parts]
         crossed = float(np.sum(both**2)) - sum(float(np.sum(part.covariance**2)) for part in parts)
         mean = float(np.trace(both)) * scale
@@ -202,7 +202,7 @@ class _System:
                 floor_mm=floor[0] if known else None,
                 floor_sd_mm=floor[1] if known else None,
                 p=tail_of_gamma(squared, mean, at_null, mean_variance=of_mean) if known else None,
-                condition=float(values[-1] / values[keep].min()) if keep.any() else 1.0,
+                condition=condition,
                 n_moments=len(self.indices),
             ),
             whiten @ white,
@@ -300,6 +300,7 @@ def galerkin_w2(
     if note and max_degree is not None:
         max_degree = min(max_degree, reference.degree // 2)
     middle = (reference.tensor / reference.mass + evaluated.tensor / evaluated.mass) / 2
+    pooled = PooledBatches.of(reference, evaluated, normalized=True)
     levels, potential, chosen = [], np.zeros(0), -1
     for degree in _degrees(reference, max_degree, 1):
         indices = total_degree_indices(3, degree)[1:]
@@ -308,6 +309,8 @@ def galerkin_w2(
         delta = evaluated.tensor[where] / evaluated.mass - reference.tensor[where] / reference.mass
         matrix = stiffness_matrix(middle, indices, reference.half_widths_mm)
         noises = _noises((reference, evaluated), degree, normalized=True)
+        if pooled is not None:
+            pooled.add(indices, stiffness_matrix(pooled.middle, indices, reference.half_widths_mm), keep)
         level, one = _kept(indices, matrix, delta, noises, keep).level(degree, 1.0)
         levels.append(level)
         if _choose(levels) == degree:
@@ -318,6 +321,7 @@ def galerkin_w2(
         degree=chosen,
         potential=potential,
         status=f"{status}; {note}" if note else status,
+        relabelled_p=None if pooled is None else pooled.p,
     )
 
 
@@ -379,20 +383,34 @@ def galerkin_dmd(
     _require_one_box(reference, evaluated)
     length = 100.0 * exchange_mm_per_percent
     middle = (reference.tensor + evaluated.tensor) / 2
-    middle[0, 0, 0] += ambient_dose_gy * float(np.prod(2 * reference.half_widths_mm))
+    ambient = ambient_dose_gy * float(np.prod(2 * reference.half_widths_mm))
+    middle[0, 0, 0] += ambient
+    pooled = PooledBatches.of(reference, evaluated, normalized=False, ambient=ambient)
     levels, potential, chosen = [], np.zeros(0), -1
     for degree in _degrees(reference, max_degree, 0):
         indices = total_degree_indices(3, degree)
         keep = _drop_flat_axes(reference, indices) | _drop_flat_axes(evaluated, indices)
         where = tuple(np.array(indices).T)
-        matrix = stiffness_matrix(middle, indices, reference.half_widths_mm)
-        matrix += mass_matrix(middle, indices) / length**2
+        matrix = _screened(middle, indices, reference.half_widths_mm, length)
         delta = evaluated.tensor[where] - reference.tensor[where]
         noises = _noises((reference, evaluated), degree, normalized=False)
+        if pooled is not None:
+            pooled.add(indices, _screened(pooled.middle, indices, reference.half_widths_mm, length), keep)
         level, one = _kept(indices, matrix, delta, noises, keep).level(degree, 1 / reference.mass)
         levels.append(level)
         if _choose(levels) == degree:
             potential, chosen = _spread(one, keep), degree
     return GalerkinResult(
-        levels=tuple(levels), degree=chosen, potential=potential, status=_conditioning(levels, chosen)
+        levels=tuple(levels),
+        degree=chosen,
+        potential=potential,
+        status=_conditioning(levels, chosen),
+        relabelled_p=None if pooled is None else pooled.p,
     )
+
+
+def _screened(
+    middle: NDArray[Any], indices: tuple[tuple[int, ...], ...], half: NDArray[Any], length: float
+) -> NDArray[np.float64]:
+    """G + M / L^2 of a measure."""
+    return stiffness_matrix(middle, indices, half) + mass_matrix(middle, indices) / length**2

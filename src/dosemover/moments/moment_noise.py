@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dosemover.moments.galerkin_batches import FEWEST_LABELLINGS
 from dosemover.moments.gaussian import central_moments, stacked_bures_squared
 from dosemover.moments.legendre import total_degree_indices
 from dosemover.moments.moment_sos import moment_sos
 from dosemover.moments.relaxation import Basis
 from dosemover.moments.tally import MomentTally
-
-_FEWEST_LABELLINGS = 60
-"""Ways to share the batches out below which p is not taken from them: it could not fall below 0.03."""
 
 _ROUNDING = 1e-9
 """Relative difference at which two distances count as equal."""
@@ -194,7 +192,7 @@ def _relabelled_p(
     if first is None or second is None:
         return None
     n, total = len(first), len(first) + len(second)
-    if comb(total, n) < _FEWEST_LABELLINGS:
+    if comb(total, n) < FEWEST_LABELLINGS:
         return None
     corner = (slice(None), *(slice(0, degree + 1),) * 3)
     rows = np.concatenate([b[corner] / t.mass for b, t in zip((first, second), tallies, strict=True)])

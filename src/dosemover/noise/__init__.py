@@ -25,8 +25,10 @@ from dosemover.noise.nulls import (
 )
 from dosemover.noise.quadratic import (
     BatchPermutations,
+    Relabellings,
     centered_weights,
     orthogonal_weights,
+    quadratic_values,
     root_of_gamma,
     square_significance,
     sum_significance,
@@ -44,6 +46,7 @@ __all__ = [
     "NoiseCorrelation",
     "NoiseLevel",
     "NoiseModel",
+    "Relabellings",
     "Significance",
     "SignificantVoxels",
     "centered_weights",
@@ -60,6 +63,7 @@ __all__ = [
     "parametric_pairs",
     "permuted_pairs",
     "pooled_mean",
+    "quadratic_values",
     "replicated_pairs",
     "resampled_pairs",
     "root_of_gamma",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.errors import InputError
-from dosemover.noise.significance import Significance
+from dosemover.moments.galerkin_batches import FEWEST_LABELLINGS
+from dosemover.noise.significance import Significance, significance
 from dosemover.transport.quadratic_form import root_of_gamma, tail_of_gamma
 
 
@@ -107,7 +109,62 @@ def orthogonal_weights(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return basis.T / np.sqrt(n)
 
 
-class BatchPermutations:
+class Relabellings:
+    """Ways to share pooled batches out between two sides.
+
+    Parameters
+    ----------
+    n, m : int
+        Batches of the reference and of the evaluated map.
+    """
+
+    def __init__(self, n: int, m: int) -> None:
+        self.n, self.m = n, m
+
+    @property
+    def enough(self) -> bool:
+        """Whether p values can come from them: 60 ways at least, else p could not fall below 0.03."""
+        return comb(self.n + self.m, self.n) >= FEWEST_LABELLINGS
+
+    def _weights(self, order: NDArray[Any]) -> NDArray[Any]:
+        """Weight of each pooled batch in the difference, one relabelling a row."""
+        w = np.where(np.arange(self.n + self.m) < self.n, -1 / self.n, 1 / self.m)
+        return np.take(w, order)
+
+    def relabelled(self, draws: int, rng: np.random.Generator) -> NDArray[Any]:
+        """Weights of random relabellings, shape [draws, batch]."""
+        return self._weights(np.argsort(rng.random((draws, self.n + self.m)), axis=1))
+
+    def resampled(self, draws: int, rng: np.random.Generator) -> NDArray[Any]:
+        """Weights that recombine each side's centred batches, shape [draws, batch]."""
+        first, second = centered_weights(self.n, draws, rng), centered_weights(self.m, draws, rng)
+        return np.concatenate([-first, second], axis=1)
+
+    @property
+    def as_labelled(self) -> NDArray[np.float64]:
+        """Weights of the batches as they came, shape [1, batch]."""
+        return self._weights(np.arange(self.n + self.m))[None]
+
+    def p_value(self, form: NDArray[Any], *, draws: int, seed: int) -> float:
+        """Rank of a quadratic form of the batches among relabellings: exact.
+
+        Parameters
+        ----------
+        form : ndarray, shape [batch, batch]
+            Any that does not depend on how the batches are labelled.
+        draws, seed : int
+        """
+        nulls = quadratic_values(form, self.relabelled(draws, np.random.default_rng(seed)))
+        value = float(quadratic_values(form, self.as_labelled)[0])
+        return significance(value, floor_values=list(nulls)).p
+
+
+def quadratic_values(form: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
+    """Quadratic form w' G w for each row w of weights."""
+    return np.einsum("di,ij,dj->d", weights, form, weights, optimize=True)
+
+
+class BatchPermutations(Relabellings):
     """Relabellings of pooled batches for metrics that are quadratic or linear in the difference.
 
     Parameters
@@ -133,29 +190,15 @@ class BatchPermutations:
                 f"batches must share their grid, got {reference.shape[1:]} and {evaluated.shape[1:]}. "
                 "They cannot be relabelled. Tally both simulations on one grid."
             )
-        self.n, self.m = len(reference), len(evaluated)
+        super().__init__(len(reference), len(evaluated))
         rows = np.concatenate([reference, evaluated]).reshape(self.n + self.m, -1).astype(np.float64)
         self.sums: NDArray[Any] = rows.mean(axis=1)
         rows -= rows.mean(axis=0)
         self.gram: NDArray[Any] = rows @ rows.T / rows.shape[1]
 
-    def _weights(self, order: NDArray[Any]) -> NDArray[Any]:
-        """Weight of each pooled batch in the difference, one relabelling a row."""
-        w = np.where(np.arange(self.n + self.m) < self.n, -1 / self.n, 1 / self.m)
-        return np.take(w, order)
-
-    def relabelled(self, draws: int, rng: np.random.Generator) -> NDArray[Any]:
-        """Weights of random relabellings, shape [draws, batch]."""
-        return self._weights(np.argsort(rng.random((draws, self.n + self.m)), axis=1))
-
-    def resampled(self, draws: int, rng: np.random.Generator) -> NDArray[Any]:
-        """Weights that recombine each side's centred batches, shape [draws, batch]."""
-        first, second = centered_weights(self.n, draws, rng), centered_weights(self.m, draws, rng)
-        return np.concatenate([-first, second], axis=1)
-
     def mean_squares(self, weights: NDArray[Any]) -> NDArray[np.float64]:
         """Mean square difference for each row of weights [Gy2]."""
-        return np.maximum(np.einsum("di,ij,dj->d", weights, self.gram, weights), 0.0)
+        return np.maximum(quadratic_values(self.gram, weights), 0.0)
 
     def mean_differences(self, weights: NDArray[Any]) -> NDArray[np.float64]:
         """Mean difference for each row of weights [Gy]."""
@@ -170,11 +213,6 @@ class BatchPermutations:
         own = np.zeros(len(weights))
         for side, size in ((weights < 0, self.n), (weights > 0, self.m)):
             x = side.astype(np.float64)
-            everything = np.einsum("di,ij,dj->d", x, self.gram, x)
+            everything = quadratic_values(self.gram, x)
             own += (everything - x @ np.diagonal(self.gram)) / (size * (size - 1)) - everything / size**2
-        return np.einsum("di,ij,dj->d", weights, self.gram, weights) + own
-
-    @property
-    def as_labelled(self) -> NDArray[np.float64]:
-        """Weights of the batches as they came, shape [1, batch]."""
-        return self._weights(np.arange(self.n + self.m))[None]
+        return quadratic_values(self.gram, weights) + own

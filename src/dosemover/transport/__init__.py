@@ -18,6 +18,7 @@ _MODULES = {
     "measure": ("MeasurePair", "measure_pair"),
     "mover_floor": ("dose_mover_floor",),
     "mover_gradient": ("dose_mover_gradient",),
+    "mover_gram": ("dose_mover_gram",),
     "mover_profile": ("dose_mover_profile",),
     "result": ("TransportResult",),
     "sinkhorn": ("sinkhorn_divergence", "sinkhorn_gradient"),

@@ -1,8 +1,8 @@
-"""What the Dose Mover's Distance reads between two maps that differ by noise alone."""
+"""What the Dose Mover's Distance and its parts read between two maps that differ by noise alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,15 @@ from dosemover.errors import InputError
 from dosemover.grid import Grid, conserve
 from dosemover.transport.dose_mover import MoverProblem, mover_problem
 from dosemover.transport.measure import Weight, measure_factor
-from dosemover.transport.multigrid import Multigrid
-from dosemover.transport.quadratic_form import root_of_gamma, tail_of_gamma
-from dosemover.transport.spline import SplineSpace, solve_potential, weighted_sum
+from dosemover.transport.mover_gram import inverse_operator
+from dosemover.transport.quadratic_form import QuadraticNoise
 
 StandardNoise = Callable[[NDArray[Any], np.random.Generator], NDArray[np.float64]]
 """Standard normal field for a map of uncertainties [Gy], with its spatial correlation."""
+
+_FEWEST_PROBES, _MOST_PROBES = 4, 32
+_PROBED_VOXELS = 1e6
+"""Voxels of all probes together: a second or two."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,11 +36,13 @@ class MoverFloor:
     mean_square, variance_square : float
         E[DMD^2] [mm2] and Var[DMD^2] [mm4].
     n_probes : int
-        Random probes of the inverse operator.
+        Random probes of the inverse operator, or batches that were sent through it.
     method : str
         Where the noise came from.
     batch_freedom : float
         Degrees of freedom of the covariance: of the batches that it came from, else infinite.
+    parts : mapping
+        The squares of dmd_mm, dmd_moved_mm and dmd_changed_percent under noise alone.
     """
 
     floor: float
@@ -46,20 +51,34 @@ class MoverFloor:
     variance_square: float
     n_probes: int
     method: str
-    batch_freedom: float = np.inf
+    batch_freedom: float
+    parts: Mapping[str, QuadraticNoise]
 
-    def p_value(self, value_mm: float) -> float | None:
-        """Probability of a distance of at least ``value_mm`` under noise alone; None without noise.
+    def p_value(self, value_mm: float, key: str = "dmd_mm") -> float | None:
+        """Probability of a value of at least ``value_mm`` under noise alone; None without noise.
 
-        DMD^2 as a gamma variable with its mean and variance; where the mean is itself known from few
-        batches only, the ratio of the two follows an F distribution.
+        The square as a gamma variable with its mean and variance; where the mean is itself known from few
+        batches, few probes or a correlation from few lags, the ratio of the two follows an F distribution.
         """
-        return tail_of_gamma(
-            value_mm**2,
-            self.mean_square,
-            self.variance_square,
-            mean_variance=self.variance_square / self.batch_freedom,
-        )
+        return self.parts[key].p_value(value_mm)
+
+
+def mover_floor(
+    parts: Mapping[str, QuadraticNoise], *, n_probes: int, method: str, batch_freedom: float
+) -> MoverFloor:
+    """The floor whose parts are known."""
+    whole = parts["dmd_mm"]
+    floor, deviation = whole.root
+    return MoverFloor(
+        floor=floor,
+        floor_sd=deviation,
+        mean_square=whole.mean,
+        variance_square=whole.variance,
+        n_probes=n_probes,
+        method=method,
+        batch_freedom=batch_freedom,
+        parts=parts,
+    )
 
 
 def dose_mover_floor(
@@ -74,14 +93,16 @@ def dose_mover_floor(
     n_probes: int | None = None,
     seed: int = 0,
     normal: StandardNoise | None = None,
+    freedom: float = np.inf,
 ) -> MoverFloor:
-    r"""Noise floor of the Dose Mover's Distance, from uncertainty maps or batches.
+    r"""Noise floor of the Dose Mover's Distance and its parts, from uncertainty maps or batches.
 
     With A the operator -div(theta grad .) + theta ./L^2 of the estimate and C the covariance of the noise,
 
         E[DMD^2] = tr(A^-1 C) / |a_ref|,   Var[DMD^2] = 2 tr((A^-1 C)^2) / |a_ref|^2
 
-    Both traces come from random probes: noise of covariance C with random signs, sent through A^-1. From an
+    and the same with B = A^-1 (theta / L^4) A^-1 for dmd_changed^2, with A^-1 - L^2 B for dmd_moved^2.
+    The traces come from random probes: noise of covariance C with random signs, sent through A^-1. From an
     uncertainty map C is diagonal (voxels independent, any spatially varying variance) unless ``normal`` is
     given; from batches it is the batches' own, correlations included, and Var is freed from the scatter that
     a covariance from few batches adds. The mean of DMD itself is that of the square root of a gamma variable
@@ -94,11 +115,13 @@ def dose_mover_floor(
     exchange_mm_per_percent, ambient_dose_percent, ambient_dose_gy, mask, weight
         As for `dose_movers_distance`.
     n_probes : int, optional
-        4 at 125 k voxels and more, up to 12 for small maps.
+        4 at 250 k voxels and more, up to 32 for small maps.
     seed : int
     normal : callable, optional
         ``normal(uncertainty_gy, rng)`` draws standardised noise for a map without batches, with its
         spatial correlation; independent voxels unless given.
+    freedom : float
+        Degrees of freedom of the variance of a sum that this correlation gives, for p values.
 
     Raises
     ------
@@ -107,7 +130,9 @@ def dose_mover_floor(
 
     Notes
     -----
-    *Matches* simulated replicates within 5 % up to 5 % noise (tests). *Cost*: one solve a probe.
+    *Matches* simulated replicates within 5 % up to 5 % noise (tests). *Limits*: the change is a matter of
+    few smooth modes, so that few probes leave its floor uncertain by 10 to 40 %; p values know it.
+    *Cost*: one solve a probe.
     """
     problem = mover_problem(
         reference=reference,
@@ -125,20 +150,16 @@ def dose_mover_floor(
             "neither map says how noisy it is: the noise floor cannot be computed. Pass `uncertainty_gy` or "
             "`batches_gy`, or --reference-uncertainty MAP on the command line."
         )
-    count = n_probes or int(np.clip(5e5 / problem.grid.n_voxels, 4, 12))
+    count = n_probes or int(np.clip(_PROBED_VOXELS / problem.grid.n_voxels, _FEWEST_PROBES, _MOST_PROBES))
     rng = np.random.default_rng(seed)
     probes = [_probe(noisy, problem.grid, factor, rng, normal) for _ in range(count)]
     independent = normal is None and all(m.batches_gy is None for m in noisy)
-    first, second = _traces(problem, probes, independent=independent)
     inverse = _inverse_freedom(noisy)
-    second = max((second - 2 * first**2 * inverse) / (1 + inverse), 0.05 * second)
-    floor, deviation = root_of_gamma(first, second)
+    known = 1 / freedom if normal is not None else 0.0
+    parts = _parts(problem, np.stack(probes), independent=independent, inverse=inverse, known=known)
     kinds = {"batches" if m.batches_gy is not None else "uncertainty maps" for m in noisy}
-    return MoverFloor(
-        floor=floor,
-        floor_sd=deviation,
-        mean_square=first,
-        variance_square=second,
+    return mover_floor(
+        parts,
         n_probes=count,
         method="closed form from " + " and ".join(sorted(kinds)),
         batch_freedom=1 / inverse if inverse > 0 else np.inf,
@@ -167,30 +188,33 @@ def _probe(
     return total if factor is None else total * factor
 
 
-def _traces(
-    problem: MoverProblem, probes: list[NDArray[np.float64]], *, independent: bool
-) -> tuple[float, float]:
-    """Mean and variance of DMD^2 from the probes.
+def _parts(
+    problem: MoverProblem, probes: NDArray[np.float64], *, independent: bool, inverse: float, known: float
+) -> dict[str, QuadraticNoise]:
+    """Mean and variance of the squares from the probes.
 
-    For independent voxels tr((A^-1 C)^2) = E |C^1/2 A^-1 z|^2; otherwise E (z_1 A^-1 z_2)^2.
+    The variance of the mean adds what few batches (``inverse``), the correlation (``known``) and the number
+    of probes leave open. For independent voxels tr((A^-1 C)^2) = E |C^1/2 A^-1 z|^2; otherwise
+    E (z_1 A^-1 z_2)^2.
     """
-    space, theta = SplineSpace(problem.grid), problem.mobility
-    multigrid = Multigrid(theta, problem.grid, screening=problem.screening, splines=True)
-    firsts, seconds = [], []
-    for i, z in enumerate(probes):
-        solution = solve_potential(
-            space, theta, z, screening=problem.screening, multigrid=multigrid, tolerance=1e-2
-        )
-        u = space.means(solution.x)
-        firsts.append(weighted_sum(u, z, problem.grid))
-        if independent:
-            volume = problem.grid.voxel_volume_mm3
-            seconds.append(float(np.sum(np.square(u * z * volume))))
+    applied = inverse_operator(problem, probes)
+    volume = problem.grid.voxel_volume_mm3
+    squares = {"dmd_mm": np.mean([np.sum((u * z * volume) ** 2) for u, z in applied.pairs()])}
+    count = len(probes)
+    parts = {}
+    for key, form in applied.forms().items():
+        firsts = np.diagonal(form)
+        first = float(np.mean(firsts))
+        if independent and key in squares:
+            second = 2 * float(squares[key]) / problem.mass**2
         else:
-            seconds += [weighted_sum(u, other, problem.grid) ** 2 for other in probes[:i]]
-    first = float(np.mean(firsts)) / problem.mass
-    second = 2 * float(np.mean(seconds)) / problem.mass**2 if seconds else 0.0
-    return first, second
+            second = 2 * float(np.mean(form[np.triu_indices(count, 1)] ** 2)) if count > 1 else 0.0
+            second = max((second - 2 * first**2 * inverse) / (1 + inverse), 0.05 * second)
+        drawn = float(np.var(firsts, ddof=1)) if independent and count > 1 else second
+        parts[key] = QuadraticNoise(
+            mean=first, variance=second, mean_variance=second * (inverse + known) + drawn / count
+        )
+    return parts
 
 
 def _inverse_freedom(maps: list[DoseMap]) -> float:

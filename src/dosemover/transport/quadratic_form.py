@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import lgamma
 
 import numpy as np
@@ -52,3 +53,29 @@ def tail_of_gamma(value: float, mean: float, variance: float, *, mean_variance: 
     if mean_variance > 0:
         return float(fdtrc(2 * shape, 2 * mean**2 / mean_variance, value / mean))
     return float(gammaincc(shape, shape * value / mean))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuadraticNoise:
+    """A squared metric under noise alone.
+
+    Parameters
+    ----------
+    mean, variance : float
+        Of the square.
+    mean_variance : float
+        Variance of ``mean`` itself where it is an estimate.
+    """
+
+    mean: float
+    variance: float
+    mean_variance: float = 0.0
+
+    @property
+    def root(self) -> tuple[float, float]:
+        """Mean and standard deviation of the metric itself."""
+        return root_of_gamma(self.mean, self.variance)
+
+    def p_value(self, value: float) -> float | None:
+        """Probability that the metric reaches ``value``; None where there is no noise."""
+        return tail_of_gamma(value**2, self.mean, self.variance, mean_variance=self.mean_variance)

@@ -111,14 +111,15 @@ def outer_rods(grid, angle_deg: float) -> np.ndarray:
     return (rod(grid, angle_deg) + rod(grid, -angle_deg)) / 2
 
 
-def importance(grid, doubling_mm: float) -> np.ndarray:
+def importance(grid, doubling_mm: float, *, turning: bool = False) -> np.ndarray:
     """Where photons are split, shape [z, y, x]: doubling through the cylinder, and toward its axis.
 
-    Few photons meet the rod on the axis; those that come near it are worth following many times.
+    Few photons meet the rod on the axis; those that come near it are worth following many times. Depth counts
+    from the side of a source at rest, or from the whole surface for one that turns.
     """
     z, y, x = grid.centers_mm
-    depth = np.clip(x + 160.0, 0.0, 320.0)
     radius = np.sqrt(np.square(y)[:, None] + np.square(x))
+    depth = np.clip(160.0 - radius if turning else x + 160.0, 0.0, 320.0)
     near = sum((radius < limit).astype(float) for limit in (60.0, 30.0, 15.0))
     near = np.where((np.abs(z) < 70.0)[:, None, None], near, 0.0)
     return 2.0 ** (near + depth / doubling_mm)
@@ -140,12 +141,13 @@ def run(
     turning : bool
         The source turns evenly about the cylinder.
     doubling_mm : float or None
-        Split photons on their way through the cylinder, for the rods behind it; not for a turning source.
+        Split photons on their way through the cylinder, for the rods behind it and on its axis.
     """
     geometry = turning_phantom() if turning else phantom()
     reduction = mc.VarianceReduction()
-    if doubling_mm is not None and not turning:
-        reduction = mc.VarianceReduction(importance=importance(geometry.grid, doubling_mm))
+    if doubling_mm is not None:
+        split = importance(geometry.grid, doubling_mm, turning=turning)
+        reduction = mc.VarianceReduction(importance=split)
     config = mc.SimulationConfig(
         phantom=geometry,
         sources=(fan(spectrum, width_mm, arc_deg=360.0 if turning else 0.0),),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,20 @@ MEDIA = {
 }
 """PEGS medium of ompMC for each library material; voxels keep their own density."""
 
-OPTIONS = ("media", "particle", "electron_cutoff_mev", "photon_cutoff_mev", "inner_batches", "timeout_s")
+OPTIONS = (
+    "media",
+    "particle",
+    "electron_cutoff_mev",
+    "photon_cutoff_mev",
+    "inner_batches",
+    "timeout_s",
+    "data_folder",
+    "pegs_file",
+)
 """Keys of the table [engine]."""
+
+LONGEST_PATH = 120
+"""ompMC keeps paths in buffers of 128 characters, and takes spaces out of them."""
 
 LIMITS = (
     "Dose to medium by ompMC (EGSnrc physics): photons and electrons with multiple scattering; no Rayleigh "
@@ -91,7 +104,22 @@ def _job(config: SimulationConfig, n: int, batch: int) -> dict[str, Any]:
         ),
         "histories": np.array(n),
         "inner_batches": np.array(options.get("inner_batches", 10)),
+        "data_folder": np.array(_own_data(options, "data_folder")),
+        "pegs_file": np.array(_own_data(options, "pegs_file")),
     }
+
+
+def _own_data(options: Mapping[str, Any], key: str) -> str:
+    """Absolute path of interaction data of one's own; empty for ompMC's."""
+    if key not in options:
+        return ""
+    path = Path(options[key]).resolve()
+    if not path.exists() or len(str(path)) > LONGEST_PATH or " " in str(path):
+        raise InputError(
+            f"[engine] {key} must be the path of something that exists, of at most {LONGEST_PATH} characters "
+            f"without spaces, got {path}. ompMC could not read it. Leave it out for ompMC's own data."
+        )
+    return str(path)
 
 
 def _run_batch(config: SimulationConfig, n: int, batch: int) -> Batch:
@@ -143,6 +171,8 @@ def _check(config: SimulationConfig) -> None:
             "Install it with: pip install 'dosemover[mc]'"
         )
     media_of(config)
+    for key in ("data_folder", "pegs_file"):
+        _own_data(config.options, key)
 
 
 def run_ompmc(
@@ -157,7 +187,8 @@ def run_ompmc(
     config : SimulationConfig
         With ``options`` (table ``[engine]``): ``media`` (material name to PEGS medium), ``particle``
         ("photon" or "electron"), ``electron_cutoff_mev`` (kinetic, 0.189), ``photon_cutoff_mev``
-        (0.01), ``inner_batches`` (10), ``timeout_s``.
+        (0.01), ``inner_batches`` (10), ``timeout_s``, and, for interaction data of one's own,
+        ``data_folder`` (holding all files of ompMC's) and ``pegs_file``.
     progress, stop : callable
         As in `dosemover.montecarlo.simulate`; ``stop`` is asked between batches.
 

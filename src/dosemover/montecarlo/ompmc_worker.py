@@ -30,6 +30,8 @@ def main(folder: Path) -> None:
             seeds=(int(job["seeds"][0]), int(job["seeds"][1])),
             global_ecut=float(job["cutoffs"][0]),
             global_pcut=float(job["cutoffs"][1]),
+            data_folder=str(job["data_folder"]) or None,
+            pegs_file=str(job["pegs_file"]) or None,
         )
         source = ompmc.PhaseSpaceSource(str(folder / "source"))
         dose, relative, *_ = ompmc.calc_forward_phsp(

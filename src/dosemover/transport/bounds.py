@@ -210,12 +210,12 @@ def _balanced_costs(
     grid: Grid,
     tree: _Tree | None,
 ) -> tuple[float, float]:
-    r"""Energy of the flux m that u drives, and of the flux r that carries the residual away: a bound together.
+    r"""Energy of the flux m that u drives, and of the flux r for the residual: a bound of both.
 
-    |m + r|^2 = |m|^2 + 2 <m, r> + |r|^2, |m|^2 = u.(source - residual). M m = grad u on the faces between voxels
-    open to m, so that <m, r> = u.residual for what is evened out between them. The tree's flux t also crosses
-    the border of the open voxels, where m is 0: there <m, t> is larger by the sum of t u over the open side's
-    voxels and by <m, t on the border>, at most |m| |t on the border|.
+    |m + r|^2 = |m|^2 + 2 <m, r> + |r|^2, |m|^2 = u.(source - residual). M m = grad u on the faces between
+    voxels open to m, so that <m, r> = u.residual for what is evened out between them. The tree's flux t also
+    crosses the border of the open voxels, where m is 0: there <m, t> is larger by the sum of t u over the
+    voxels inside and by <m, t on the border>, at most |m| |t on the border|.
     """
     energy, left = settle_by_cells(residual, open_to_flux, grid)
     if tree is None:
@@ -263,8 +263,9 @@ class _Tree:
     ) -> tuple[float, float, float, float]:
         """What `upper_kernels.settle_residual` tells of the tree's flux that carries a residual away."""
         flow = residual.ravel().copy()
+        v0, v1, v2 = self._widths
         return upper_kernels.settle_residual(
-            flow, u.ravel(), self._inverse, *self._widths, self._order, self._parent, self.main
+            flow, u.ravel(), self._inverse, v0, v1, v2, self._order, self._parent, self.main
         )
 
 

@@ -19,7 +19,7 @@ from dosemover.transport.mover_interval import Interval, mover_interval
 from dosemover.transport.mover_plan import StaticBounds
 from dosemover.transport.multigrid import CgResult
 from dosemover.transport.result import TransportResult
-from dosemover.transport.spline import SplineSpace, solve_potential, weighted_sum
+from dosemover.transport.spline import SplineSpace, nested_start, solve_potential, weighted_sum
 
 _BYTES_PER_VOXEL = 350
 """Peak memory of the estimate, both bounds and the fields, both maps included: 210 to 310 were measured."""
@@ -131,9 +131,10 @@ def mover_estimate(
     """Solve -div(theta grad u) + theta u / L^2 = b - a in quadratic splines, and split the cost."""
     theta = problem.mobility
     source = problem.b - problem.a
-    solution = solve_potential(
-        space, theta, source, screening=problem.screening, start=start, tolerance=tolerance
-    )
+    screening = problem.screening
+    if start is None:
+        start = nested_start(problem.grid, theta, source, screening=screening, tolerance=tolerance)
+    solution = solve_potential(space, theta, source, screening=screening, start=start, tolerance=tolerance)
     mean, slope, square = space.voxel_means(solution.x)
     moved = weighted_sum(theta, slope, problem.grid) / problem.mass
     changed = weighted_sum(theta, square, problem.grid) * problem.screening / problem.mass

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from dosemover.grid import Grid
 from dosemover.transport import spline_kernels as kernels
 from dosemover.transport.multigrid import CgResult, Multigrid, conjugate_gradients
+from dosemover.transport.multigrid_kernels import coarse_sum
 from dosemover.transport.slabs import dot, each_slab
+
+_EVEN = 1e-9
+"""Relative difference of widths that counts as rounding."""
+
+_SHORTEST = 16
+"""Voxels along an axis below which they are not merged for a first guess."""
+
+_SMALLEST = 30_000
+"""Voxels below which a first guess costs more than it saves."""
 
 
 def _blends(widths: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -136,6 +146,41 @@ def _transposed_taps(taps: NDArray[np.float64]) -> NDArray[np.float64]:
     out[:, 1] = taps[:, 1]
     out[:-1, 2] = taps[1:, 0]
     return out
+
+
+def nested_start(
+    grid: Grid,
+    theta: NDArray[np.float64],
+    source: NDArray[np.float64],
+    *,
+    screening: float,
+    tolerance: float,
+) -> NDArray[np.float64] | None:
+    """First guess of a potential: the solution on voxels twice as wide, on its part begun on wider ones.
+
+    None where there are too few voxels, or no axis of even ones, to merge in pairs.
+    """
+    axes = [axis for axis, v in enumerate(grid.widths_mm) if v.size >= _SHORTEST and np.ptp(v) < _EVEN * v[0]]
+    if not axes or theta.size < _SMALLEST:
+        return None
+    edges = [e if i not in axes else np.unique(np.append(e[::2], e[-1])) for i, e in enumerate(grid.edges_mm)]
+    coarse = Grid(z_edges_mm=edges[0], y_edges_mm=edges[1], x_edges_mm=edges[2])
+    n, factors = coarse.shape[0], [2 if axis in axes else 1 for axis in range(3)]
+    means = []
+    for x in (theta, source):
+        out = np.empty(coarse.shape)
+        x = x if grid.is_even else x * grid.voxel_volume_mm3
+        each_slab(coarse_sum, n, x.size, x, *factors, out)
+        out *= (float(grid.voxel_volume_mm3.flat[0]) if grid.is_even else 1.0) / coarse.voxel_volume_mm3
+        means.append(out)
+    start = nested_start(coarse, means[0], means[1], screening=screening, tolerance=tolerance)
+    space = SplineSpace(coarse)
+    found = solve_potential(
+        space, means[0], means[1], screening=screening, start=start, tolerance=tolerance, max_iterations=30
+    )
+    fine = space.refined(found.x, axes=tuple(axes))[1]
+    n0, n1, n2 = theta.shape
+    return np.ascontiguousarray(fine[:n0, :n1, :n2])
 
 
 def solve_potential(

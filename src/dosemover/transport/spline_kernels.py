@@ -52,6 +52,35 @@ def load_row(Z, j, t1, t2, np0, np1, np2, X, Y):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def _row_modes(X, T, U, t2, l2, base, np2, Y, S, out):
+    """Modes of a row along axis 2, weighted with T times their rates + U, given back to its coefficients.
+
+    Y and S are scratch; the unused modes of Y must be zero.
+    """
+    n2 = T.size
+    for r in range(np2):
+        u = t2[r, 0]
+        v = t2[r, 1]
+        w = t2[r, 2]
+        rate = l2[r]
+        y = Y[r]
+        for k in range(n2):
+            y[k] = (u[k] * X[k] + v[k] * X[k + 1] + w[k] * X[k + 2]) * (T[k] * (base + rate[k]) + U[k])
+    y = Y[0]
+    y1 = Y[1]
+    y2 = Y[2]
+    for m in range(3):
+        s = S[m]
+        u = t2[0, m]
+        v = t2[1, m]
+        w = t2[2, m]
+        for k in range(n2):
+            s[k + 1] = u[k] * y[k] + v[k] * y1[k] + w[k] * y2[k]
+    for k in range(n2):
+        out[k] = S[0, k + 2] + S[1, k + 1] + S[2, k]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def spline_apply(low, high, c, tv, sv, t0, t1, t2, l0, l1, l2, out):
     """Sum over voxels of the means of tv grad w . grad B + sv w B, B the basis functions."""
     n0, n1, n2 = c.shape
@@ -61,44 +90,35 @@ def spline_apply(low, high, c, tv, sv, t0, t1, t2, l0, l1, l2, out):
     Z = np.empty((np0, n1, n2))
     W = np.empty((np0, n1, n2))
     X = np.zeros(n2 + 2)
-    Y = np.empty((np0, np1, np2, n2))
+    Y = np.zeros((3, n2))
     S = np.zeros((3, n2 + 2))
-    V = np.empty(n2)
+    V = np.zeros((3, n2))
     for i in range(low, high):
         out[i] = 0.0
     for i in range(max(low - 1, 0), min(high + 1, n0)):
         load_plane(c, i, t0, np0, Z)
         W[:] = 0.0
         for j in range(n1):
-            load_row(Z, j, t1, t2, np0, np1, np2, X, Y)
-            T = tv[i, j]
-            U = sv[i, j]
             for p in range(np0):
+                A = Z[p, max(j - 1, 0)]
+                B = Z[p, j]
+                C = Z[p, min(j + 1, n1 - 1)]
                 for q in range(np1):
-                    base = l0[i, p] + l1[j, q]
-                    for m in range(3):
-                        s = S[m]
-                        for k in range(n2):
-                            s[k + 1] = 0.0
-                    for r in range(np2):
-                        y = Y[p, q, r]
-                        rate = l2[r]
-                        for k in range(n2):
-                            y[k] *= T[k] * (base + rate[k]) + U[k]
-                        for m in range(3):
-                            s = S[m]
-                            u = t2[r, m]
-                            for k in range(n2):
-                                s[k + 1] += u[k] * y[k]
+                    x = t1[j, q, 0]
+                    y = t1[j, q, 1]
+                    z = t1[j, q, 2]
                     for k in range(n2):
-                        V[k] = S[0, k + 2] + S[1, k + 1] + S[2, k]
-                    for m in range(3):
-                        jj = j - 1 + m
-                        if 0 <= jj < n1:
-                            f = t1[j, q, m]
-                            w = W[p, jj]
-                            for k in range(n2):
-                                w[k] += f * V[k]
+                        X[k + 1] = x * A[k] + y * B[k] + z * C[k]
+                    _row_modes(X, tv[i, j], sv[i, j], t2, l2, l0[i, p] + l1[j, q], np2, Y, S, V[q])
+                for m in range(3):
+                    jj = j - 1 + m
+                    if 0 <= jj < n1:
+                        x = t1[j, 0, m]
+                        y = t1[j, 1, m] if np1 > 1 else 0.0
+                        z = t1[j, 2, m] if np1 > 1 else 0.0
+                        w = W[p, jj]
+                        for k in range(n2):
+                            w[k] += x * V[0, k] + y * V[1, k] + z * V[2, k]
         for m in range(3):
             ii = i - 1 + m
             if low <= ii < high:

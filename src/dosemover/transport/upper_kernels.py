@@ -203,7 +203,7 @@ def gather_on_main(order, parent, main, flow):
 
 @njit(cache=True, error_model="numpy", nogil=True)
 def settle_residual(flow, value, inv, v0, v1, v2, order, parent, main):
-    """Bound of the energy of the tree's flux t that carries the residual away, and the largest mass left over.
+    """Bound of the energy of the tree's flux t that carries the residual away, and largest mass left over.
 
     Of the faces where t enters the main parts, also the sum of t times ``value`` behind them, and a bound of
     t's energy there. On entry flow holds the residual, on exit t towards each parent.

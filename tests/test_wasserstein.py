@@ -345,3 +345,22 @@ def test_maps_that_cannot_be_compared_are_refused(monkeypatch):
     monkeypatch.setattr("dosemover.transport.measure.available_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match="of memory, and"):
         wasserstein_2(reference=a, evaluated=a)
+
+
+def test_a_step_that_pushes_all_dose_out_of_the_box_is_not_taken():
+    edges = [36.84, 37.39, 38.42, 39.46], [36.42, 38.36, 39.2, 39.74, 40.28, 41.48, 42.8, 44.04]
+    edges[1].extend([45.76, 46.37, 46.92, 48.61, 49.26, 50.5, 51.12, 53.03, 55.08])
+    doses = [1.0, 0.691, 0.0], [2.79e-05, 3.38e-4, 0.00292, 0.018, 0.0792, 0.248, 0.554, 0.881]
+    doses[1].extend([1.0, 0.809, 0.466, 0.192, 0.0561, 0.0117, 0.00175, 0.000185])
+    maps = [
+        DoseMap(
+            dose_gy=np.reshape(dose, (1, -1, 1)),
+            grid=Grid(z_edges_mm=(0.0, 2.0), y_edges_mm=edge, x_edges_mm=(0.0, 2.0)),  # type: ignore[arg-type]
+        )
+        for edge, dose in zip(edges, doses, strict=True)
+    ]
+    maps[1] = maps[1].scaled(maps[0].integral_gy_mm3 / maps[1].integral_gy_mm3)
+    found = wasserstein_2(reference=maps[0], evaluated=maps[1])
+    truth = axis_w2(reference=maps[0], evaluated=maps[1]).value
+    assert found.lower <= truth * (1 + 1e-9)
+    assert truth <= found.upper * (1 + 1e-9)

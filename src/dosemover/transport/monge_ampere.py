@@ -75,8 +75,9 @@ def middle_densities(
     if np.isinf(length_mm):
         volume = space.grid.voxel_volume_mm3
         total = float(np.sum(a * volume))
-        ra *= total / float(np.sum(ra * volume))
-        rb *= total / float(np.sum(rb * volume))
+        for pushed in (ra, rb):
+            left = float(np.sum(pushed * volume))
+            pushed[:] *= total / left if left > 0 else 0.0  # 0: a step far too long leaves nothing in the box
     return ra, rb
 
 
@@ -111,7 +112,8 @@ def midpoint_newton(
 
     def state(potential: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         ra, rb = middle_densities(space, potential, a, b, length_mm=length_mm)
-        mismatch = float(np.sum(np.abs(ra - rb) * volume) / np.sum((ra + rb) * volume) * 2)
+        both = float(np.sum((ra + rb) * volume))
+        mismatch = 2 * float(np.sum(np.abs(ra - rb) * volume)) / both if both > 0 else np.inf
         return ra, rb, mismatch
 
     ra, rb, mismatch = state(w)

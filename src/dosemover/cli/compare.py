@@ -63,6 +63,14 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         help="which metrics: sets, families or keys of the JSON (default: default)",
     )
     group.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="run a Python file that registers metrics of your own (dosemover.comparison.register); may be "
+        "given more than once",
+    )
+    group.add_argument(
         "--gamma",
         type=options.criteria,
         default=((3.0, 3.0), (2.0, 2.0)),
@@ -107,7 +115,13 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         "--reach", type=options.positive, default=10.0, metavar="MM", help="flat norm: reach (default: 10)"
     )
     group.add_argument("--profile", action="store_true", help="add profiles over exchange length and reach")
-    group.add_argument("--null", type=options.count, metavar="N", help="number of draws of noise alone")
+    group.add_argument(
+        "--null",
+        type=options.count,
+        metavar="N",
+        help="number of draws of noise alone; also gives those metrics a floor that are left out otherwise, "
+        "since each draw costs as much as they do",
+    )
     group.add_argument(
         "--seed", type=options.seed, default=0, metavar="N", help="seed of every random draw (default: 0)"
     )
@@ -136,6 +150,11 @@ def run(arguments: argparse.Namespace) -> int:
     from dosemover.cli.outputs import check_targets
 
     check_targets(arguments.report, arguments.json, arguments.save_maps)
+    if arguments.plugin:
+        from dosemover.comparison.register import run_plugin
+
+        for path in arguments.plugin:
+            run_plugin(path)
     result = _compare(arguments)
     return publish(result, arguments)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dosemover.comparison.context import ComparisonContext, missing
@@ -15,7 +16,29 @@ from dosemover.comparison.settings import CompareSettings
 from dosemover.errors import AccuracyWarning, DosemoverError, InputError
 from dosemover.noise.significance import Direction
 
+Null = Literal["always", "coarse", "on request", "never"]
+"""When a family's floors are drawn."""
+
 Compute = Callable[[ComparisonContext, frozenset[str]], Iterable[MetricResult]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Words:
+    """What a report says about a metric that it has no words of its own for.
+
+    Parameters
+    ----------
+    title : str
+        The metric's name in words.
+    means : str
+        What the number means, in one sentence; ``{value}`` stands for the value with its unit.
+    blind : str
+        What it cannot see, in one sentence.
+    """
+
+    title: str
+    means: str = "The value is {value}."
+    blind: str = "Nobody has said."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,9 +58,11 @@ class Family:
     smaller, both : frozenset of str
         Keys whose small values, or whose values on either side of the floor, speak of a difference;
         for the others it is the large ones.
-    null : {"always", "on request", "never"}
-        Whether floors and p values come from draws under the null: of costly families only where
-        their number is asked for, never where the family always brings its own.
+    null : {"always", "coarse", "on request", "never"}
+        Whether floors and p values come from draws under the null: of costly families on a coarse grid, or
+        only where their number is asked for; never where the family always brings its own.
+    words : mapping of str to Words
+        By key: what a report says, where it has no words of its own.
     """
 
     name: str
@@ -47,7 +72,8 @@ class Family:
     fast: frozenset[str] | str = "none"
     smaller: frozenset[str] = frozenset()
     both: frozenset[str] = frozenset()
-    null: Literal["always", "on request", "never"] = "always"
+    null: Null = "always"
+    words: Mapping[str, Words] = field(default_factory=dict)
 
     def direction(self, key: str) -> Direction:
         """Which values of a key speak of a difference."""
@@ -102,7 +128,10 @@ def _unknown(name: str, families: Sequence[Family], settings: CompareSettings) -
 
 
 def run(family: Family, context: ComparisonContext, wanted: frozenset[str]) -> list[MetricResult]:
-    """Wanted results of one family, in the family's order, each with a status where it has no value."""
+    """Wanted results of one family, in the family's order, each with a status where it has no value.
+
+    A value that is not finite counts as none.
+    """
     units = family.keys(context.settings)
     start = time.perf_counter()
     try:
@@ -117,4 +146,14 @@ def run(family: Family, context: ComparisonContext, wanted: frozenset[str]) -> l
     seconds = time.perf_counter() - start
     absent = "not computed"
     ordered = [results.get(key, missing(key, units[key], absent)) for key in units if key in wanted]
-    return [r if r.seconds else replace(r, seconds=seconds) for r in ordered]
+    return [_finished(result, seconds) for result in ordered]
+
+
+def _finished(result: MetricResult, seconds: float) -> MetricResult:
+    """The result with its time, and with a reason where there is no finite value."""
+    value, status = result.value, result.status
+    if value is not None and not math.isfinite(value):
+        value, status = None, f"the value is {value}" if status == "ok" else status
+    elif value is None and status == "ok":
+        status = "there is no value"
+    return replace(result, value=value, status=status, seconds=result.seconds or seconds)

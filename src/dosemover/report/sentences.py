@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from dosemover.comparison.families import words_of
 from dosemover.comparison.result import ComparisonResult, MetricResult
 from dosemover.comparison.sentence import histories
 from dosemover.comparison.sentence import verdict as moved_and_changed
@@ -448,6 +449,12 @@ def explain(metric: MetricResult) -> Explanation:
                 means=means.format(**words),
                 blind=blind.format(**words),
             )
+    own = words_of(metric.key)
+    if own is not None:
+        value = quantity(metric.value, metric.unit)
+        return Explanation(
+            title=own.title, group="other", means=own.means.replace("{value}", value), blind=own.blind
+        )
     return Explanation(
         title=metric.key,
         group="other",

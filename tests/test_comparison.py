@@ -168,6 +168,25 @@ def test_a_prescription_that_no_voxel_reaches_is_told():
     assert all(m.status != "ok" for m in metrics.values() if m.value is None)
 
 
+@pytest.mark.parametrize("key", ["ssim_in_mask", "dta_mean_mm"])
+def test_the_dose_threshold_is_a_share_of_the_prescription_in_every_metric(key):
+    z, y, x = np.indices((14, 14, 14))
+    doses = [2 * np.exp(-((z - 7) ** 2 + (y - 7) ** 2 + (x - 7 - shift) ** 2) / 20) for shift in (0, 0.5)]
+    maps = [dm.DoseMap.from_array(dose, spacing_mm=(2.0, 2.0, 2.0)) for dose in doses]
+    prescribed = dm.compare(*maps, metrics=[key], prescription_gy=1.0, dose_threshold_percent=40.0)
+    share = 40.0 * 1.0 / maps[0].max_gy
+    plain = dm.compare(*maps, metrics=[key], dose_threshold_percent=share)
+    assert prescribed.metrics[key].value == pytest.approx(plain.metrics[key].value, rel=1e-9)
+
+
+def test_no_value_is_ever_without_a_reason_or_not_finite():
+    dose = np.linspace(0.0, 2.0, 14**3).reshape(14, 14, 14)
+    keys = ["ssim_in_mask", "dta_mean_mm", "chi_passing_rate_percent", "ndd_mean"]
+    metrics = dm.compare(dose, dose, metrics=keys, prescription_gy=500.0, spacing_mm=(2, 2, 2)).metrics
+    for key in keys:
+        assert (metrics[key].value, metrics[key].status) == (None, "no voxel lies above the dose threshold")
+
+
 def test_an_isodose_without_surface_still_has_its_overlap():
     flat = dm.DoseMap(dose_gy=np.ones(GRID.shape), grid=GRID)
     metrics = dm.compare(flat, flat.scaled(1.1), metrics=["isodose"]).metrics
@@ -327,6 +346,7 @@ def test_a_p_value_at_the_limit_of_its_draws_says_so():
     assert MetricResult(key="x", value=1.0, p=0.05, settings=draws).p_is_smallest
     assert not MetricResult(key="x", value=1.0, p=0.10, settings=draws).p_is_smallest
     assert not MetricResult(key="x", value=1.0, p=0.05).p_is_smallest
+    assert not MetricResult(key="x", value=1.0, p=0.05, settings={"null_draws": 0}).p_is_smallest
 
 
 def test_costly_metrics_are_drawn_on_the_coarsest_grid_that_keeps_their_floor():

@@ -142,9 +142,9 @@ def _p(metric: MetricResult) -> str:
 
 def _floor(metric: MetricResult) -> str:
     """Noise floor with its standard deviation."""
-    if metric.floor is None:
-        return ""
-    return number(metric.floor, 3) + (f" ± {number(metric.floor_sd, 2)}" if metric.floor_sd else "")
+    from dosemover.comparison.sentence import with_spread
+
+    return "" if metric.floor is None else with_spread(metric.floor, metric.floor_sd)
 
 
 def _structure_table(result: ComparisonResult) -> Table:

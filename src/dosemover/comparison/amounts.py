@@ -124,7 +124,7 @@ def _ssim(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Metric
     found = metrics.structural_similarity(
         reference=context.reference,
         evaluated=context.evaluated_here,
-        dose_threshold_percent=context.settings.dose_threshold_percent,
+        dose_threshold_percent=context.threshold_of_maximum_percent,
     )
     shared = {"data_range_gy": found.data_range_gy, "window": "Gaussian, sigma 1.5 voxels"}
     yield MetricResult(key="ssim", value=found.value, settings=shared, status=found.status)
@@ -132,7 +132,9 @@ def _ssim(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Metric
         key="ssim_in_mask",
         value=found.in_mask,
         settings=shared | {"dose_threshold_percent": context.settings.dose_threshold_percent},
-        status=found.status,
+        status="no voxel lies above the dose threshold"
+        if found.in_mask is None and found.status == "ok"
+        else found.status,
     )
 
 

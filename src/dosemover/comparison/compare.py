@@ -74,7 +74,8 @@ def compare(
     normalization : {"global", "local", "both"}
         Dose that the gamma criterion's % refers to.
     dose_threshold_percent : float
-        Reference voxels below this share of the maximum are left out of gamma and its kin [%].
+        Reference voxels below this share of the prescription, or of the reference maximum where none is
+        given, are left out of gamma and its kin [%].
     prescription_gy : float, optional
         Normalisation dose [Gy]; the reference maximum by default.
     scale : float, "match-integral", "match-prescription", optional

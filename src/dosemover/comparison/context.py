@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dosemover._runtime import Progress, no_progress
@@ -54,16 +53,15 @@ class ComparisonContext:
         """The noise of the two maps, as given or estimated; None where there is none to be seen."""
         return noise_at_hand(reference=self.reference, evaluated=self.evaluated)
 
-    @cached_property
-    def above_threshold(self) -> NDArray[np.bool_]:
-        """Reference voxels at or above the dose threshold [% of the normalisation dose]."""
-        threshold = self.settings.dose_threshold_percent / 100 * self.reference.max_gy
-        return self.reference.dose_gy >= threshold
-
     @property
     def normalization_dose_gy(self) -> float:
         """Prescription, or the reference maximum where none is given [Gy]."""
         return self.settings.prescription_gy or self.reference.max_gy
+
+    @property
+    def threshold_of_maximum_percent(self) -> float:
+        """The dose threshold for metrics that take it in % of the reference maximum."""
+        return self.settings.dose_threshold_percent * self.normalization_dose_gy / self.reference.max_gy
 
 
 def missing(key: str, unit: str, reason: str, **settings: Any) -> MetricResult:

@@ -59,9 +59,12 @@ class MetricResult:
 
     @property
     def p_is_smallest(self) -> bool:
-        """Whether p is the least that the number of draws allows: the true one may be far smaller."""
+        """Whether p is the least that the number of draws allows: the true one may be far smaller.
+
+        Never without draws: a closed form has no smallest p.
+        """
         draws = self.settings.get("null_draws")
-        return draws is not None and self.p is not None and self.p <= 1.0001 / (1 + draws)
+        return bool(draws) and self.p is not None and self.p <= 1.0001 / (1 + draws)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of the JSON contract."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from dosemover.comparison.histories import SHARE
 from dosemover.comparison.result import ComparisonResult
 from dosemover.noise import histories_factor
@@ -60,3 +62,33 @@ def _value(result: ComparisonResult, key: str) -> float | None:
     """Value of a metric that may not be there."""
     metric = result.metrics.get(key)
     return None if metric is None else metric.value
+
+
+def with_spread(mean: float, deviation: float | None, *, digits: int = 2) -> str:
+    """A mean with its standard deviation, both to the decimals that the deviation's digits reach.
+
+    Parameters
+    ----------
+    mean : float
+    deviation : float, optional
+        Left out where it is None.
+    digits : int
+        Significant digits of the deviation; the mean alone gets one more.
+
+    Examples
+    --------
+    >>> with_spread(1.0000012, 0.00055), with_spread(99.2, 0.0739, digits=1), with_spread(148.2, 27.4)
+    ('1.00000 ± 0.00055', '99.20 ± 0.07', '148 ± 27')
+    >>> with_spread(3.1e-13, 4.2e-14), with_spread(0.25, None), with_spread(2.0, 0.0)
+    ('3.10e-13 ± 4.2e-14', '0.25', '2 ± 0')
+    """
+    alone = f"{mean:.{digits + 1}g}"
+    if deviation is None or not math.isfinite(deviation):
+        return alone
+    if deviation <= 0:
+        return f"{alone} ± 0"
+    decimals = digits - 1 - math.floor(math.log10(deviation))
+    if decimals > 8 or max(abs(mean), deviation) >= 1e6:
+        return f"{mean:.{digits}e} ± {deviation:.{digits - 1}e}"
+    places = max(decimals, 0)
+    return f"{round(mean, places) + 0.0:.{places}f} ± {deviation:.{places}f}"

@@ -35,7 +35,7 @@ def _dta(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricR
     found = metrics.distance_to_agreement(
         reference=context.reference,
         evaluated=context.evaluated_here,
-        dose_threshold_percent=context.settings.dose_threshold_percent,
+        dose_threshold_percent=context.threshold_of_maximum_percent,
     )
     yield MetricResult(
         key="dta_mean_mm",
@@ -192,6 +192,6 @@ SPACE = (
         keys=fixed_keys(best_shift_mm="mm"),
         compute=_best_shift,
         default="all",
-        null="on request",
+        null="coarse",
     ),
 )

@@ -155,11 +155,12 @@ def _one_level(
     status = "ok"
     if surfaces and distances is None:
         missing = [name for name, inside in (("reference", in_a), ("evaluated", in_b)) if not inside.any()]
-        status = (
-            f"the {' and the '.join(missing)} map does not reach {level:.4g} Gy"
-            if missing
-            else f"a map has no surface at {level:.4g} Gy inside the grid"
-        )
+        if not missing:
+            status = f"a map has no surface at {level:.4g} Gy inside the grid"
+        elif len(missing) == 2:
+            status = f"neither map reaches {level:.4g} Gy"
+        else:
+            status = f"the {missing[0]} map does not reach {level:.4g} Gy"
     return IsodoseResult(
         level_percent=float(level_percent),
         level_gy=float(level),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dosemover.comparison.result import ComparisonResult, MetricResult
+from dosemover.comparison.sentence import with_spread
 from dosemover.dose import DoseMap
 from dosemover.report.formatting import (
     base_name,
@@ -66,7 +67,7 @@ def _row(metric: MetricResult, *, identifiers: bool) -> dict[str, Any]:
     return {
         "key": metric.key,
         "title": text.title,
-        "value": quantity(metric.value, metric.unit) if known else None,
+        "value": quantity(metric.value, metric.unit, digits=3 if metric.unit else 4) if known else None,
         "interval": _interval(metric),
         "bar": _bar(metric) if known else None,
         "share": _share(metric) if known else "",
@@ -111,9 +112,8 @@ def _floor(metric: MetricResult) -> str:
     """Noise floor with its standard deviation."""
     if not is_number(metric.floor):
         return ""
-    spread = f" ± {number(metric.floor_sd, 1)}" if is_number(metric.floor_sd) else ""
     unit = f" {pretty_unit(metric.unit)}" if metric.unit else ""
-    return f"{number(metric.floor, 2)}{spread}{unit}"
+    return with_spread(float(metric.floor or 0.0), metric.floor_sd, digits=1).replace("-", "−") + unit
 
 
 def _share(metric: MetricResult) -> str:

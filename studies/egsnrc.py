@@ -2,8 +2,9 @@
 
     python studies/egsnrc.py DATA [--store DIR] [--draw]
 
-DATA is the folder with phantom.json, pA.npz, pB.npz, eA.npz and eB.npz (DOSXYZnrc in batches). Writes
-docs/gallery/egsnrc_photons.png, egsnrc_electrons.png and docs/gallery/egsnrc.json, the figures that
+DATA is the folder with phantom.json, pA.npz, pB.npz, eA.npz and eB.npz (DOSXYZnrc in batches). ompMC runs as
+it comes, with spin effects in elastic scattering, and without them, as EGSnrc ran (see ompmc_spin.py). Writes
+docs/gallery/egsnrc_photons.png, egsnrc_electrons.png, egsnrc_spin.png and egsnrc.json, the figures that
 docs/monte_carlo.md quotes. Runs are kept in DIR (default build/gallery); --draw simulates nothing.
 """
 
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import ompmc
 from numpy.typing import NDArray
+from ompmc_spin import without_spin
 from scipy.ndimage import uniform_filter
 from scipy.stats import norm
 
@@ -45,6 +48,9 @@ class Pair:
     my_sigma: NDArray[Any]
     theirs: NDArray[Any]
     their_sigma: NDArray[Any]
+    batches: NDArray[Any]
+    """EGSnrc's batches [batch, z, y, x]: the noise of voxels that share electrons goes together."""
+
     histories: int
 
     @property
@@ -63,6 +69,18 @@ class Pair:
         combined = np.hypot(self.my_sigma, self.their_sigma)
         return np.divide(self.mine - self.theirs, combined, out=np.zeros_like(combined), where=combined > 0)
 
+    def deviation_percent(self, region: NDArray[np.bool_]) -> tuple[float, float]:
+        """Difference of the mean dose of a region, and its standard uncertainty.
+
+        The spread of EGSnrc's batches says how much more a region's sum varies than independent voxels would;
+        ompMC's noise is taken to go together as much.
+        """
+        sums = self.batches[:, region].sum(axis=1)
+        total, own = sums.mean(), sums.std(ddof=1) / np.sqrt(len(sums))
+        together = own / np.sqrt(np.sum(self.their_sigma[region] ** 2))
+        other = together * np.sqrt(np.sum(self.my_sigma[region] ** 2))
+        return 100 * float(self.mine[region].sum() / total - 1), 100 * float(np.hypot(own, other) / total)
+
 
 def phantom(data: Path) -> mc.Phantom:
     """The phantom of the EGSnrc maps."""
@@ -75,14 +93,20 @@ def phantom(data: Path) -> mc.Phantom:
     return result
 
 
+HISTORIES = {"p": (3_000_000, 5_000_000), "e": (300_000, 900_000)}
+"""Histories of ompMC with and without spin effects."""
+
+MEAN_ENERGY_MEV = {"p": 1.5, "e": 8.0}
+"""About the energy of the electrons where their scattering matters most."""
+
+
 def setup(data: Path, beam_name: str) -> mc.SimulationConfig:
     """The same phantom and beam for ompMC."""
     spectrum = mc.read_spectrum(Path(str(ompmc.__file__)).parent / "spectra" / "mohan6.spectrum")
     distance: float | None = 1000.0
     options: dict[str, Any] = {}
-    histories = 3_000_000
     if beam_name == "e":
-        spectrum, distance, histories = mc.Spectrum.mono(12.0), None, 300_000
+        spectrum, distance = mc.Spectrum.mono(12.0), None
         options = {"particle": "electron"}
     beam = mc.Beam(
         spectrum=spectrum,
@@ -93,8 +117,8 @@ def setup(data: Path, beam_name: str) -> mc.SimulationConfig:
         fluence="isotropic",
     )
     return mc.SimulationConfig(
-        phantom=phantom(data), sources=(beam,), histories=histories, batches=6, seed=1, engine="ompmc",
-        options=options,
+        phantom=phantom(data), sources=(beam,), histories=HISTORIES[beam_name][0], batches=6, seed=1,
+        engine="ompmc", options=options,
     )  # fmt: skip
 
 
@@ -107,29 +131,40 @@ def egs_batches(data: Path, beam_name: str) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
-def simulated(data: Path, beam_name: str, store: Path, *, draw_only: bool) -> Pair:
+def run(config: mc.SimulationConfig, beam_name: str, *, spin: bool) -> mc.SimulationResult:
+    """ompMC as it comes, or without spin effects."""
+    if spin:
+        return mc.simulate(config)
+    with tempfile.TemporaryDirectory() as folder:
+        data = without_spin(Path(folder), MEAN_ENERGY_MEV[beam_name])
+        own = replace(config, histories=HISTORIES[beam_name][1], options=config.options | data)
+        return mc.simulate(own)
+
+
+def simulated(data: Path, beam_name: str, store: Path, *, spin: bool, draw_only: bool) -> Pair:
     """Both programs' doses; ompMC is run where no earlier run is kept."""
-    file = store / f"egsnrc_{beam_name}.npz"
+    file = store / f"egsnrc_{beam_name}{'' if spin else '_without_spin'}.npz"
     config = setup(data, beam_name)
     if not file.exists():
         if draw_only:
             raise SystemExit(f"{file} is missing: run without --draw")
-        result = mc.simulate(config)
+        result = run(config, beam_name, spin=spin)
         kept = {"dose": result.dose_gy, "sigma": result.uncertainty_gy}
         np.savez(file, histories=result.histories, **kept)
-    with np.load(file) as run:
+    with np.load(file) as stored:
         batches = egs_batches(data, beam_name)
         spread = batches.std(axis=0, ddof=1) / np.sqrt(len(batches))
         # few batches know a voxel's sigma poorly: variances are averaged over 5^3 voxels
-        sigma = np.sqrt(uniform_filter(np.square(run["sigma"] * FIELD_CM2), 5))
+        sigma = np.sqrt(uniform_filter(np.square(stored["sigma"] * FIELD_CM2), 5))
         return Pair(
             grid=config.phantom.grid,
             density=config.phantom.density_g_per_cm3,
-            mine=run["dose"] * FIELD_CM2,
+            mine=stored["dose"] * FIELD_CM2,
             my_sigma=sigma,
             theirs=batches.mean(axis=0),
             their_sigma=spread,
-            histories=int(run["histories"]),
+            batches=batches,
+            histories=int(stored["histories"]),
         )
 
 
@@ -160,13 +195,41 @@ def facts(pair: Pair) -> dict[str, float]:
         "water": np.isclose(pair.density, 1.0),
     }
     for name, region in regions.items():
-        both = region & used
-        if np.any(both):
-            spread = np.sqrt(np.sum(pair.my_sigma[both] ** 2 + pair.their_sigma[both] ** 2))
-            total = pair.theirs[both].sum()
-            result[f"{name}_difference_percent"] = 100 * float((pair.mine[both].sum() - total) / total)
-            result[f"{name}_uncertainty_percent"] = 100 * float(spread / total)
+        value, spread = pair.deviation_percent(region & used)
+        result[f"{name}_difference_percent"] = value
+        result[f"{name}_uncertainty_percent"] = spread
+    rows = layers(pair)
+    result["layers_chi_square_per_layer"] = float(np.mean((rows[:, 1] / rows[:, 2]) ** 2))
+    result["layers_largest_percent"] = float(np.max(np.abs(rows[:, 1])))
     return {name: round(value, 3) for name, value in result.items()}
+
+
+def layers(pair: Pair) -> NDArray[np.float64]:
+    """Depth [mm], difference and uncertainty [%] of each layer with at least 300 used voxels."""
+    rows = []
+    for k, depth in enumerate(pair.grid.centers_mm[0]):
+        if np.count_nonzero(pair.used[k]) >= 300:
+            region = np.zeros_like(pair.used)
+            region[k] = pair.used[k]
+            rows.append((depth, *pair.deviation_percent(region)))
+    return np.array(rows)
+
+
+def draw_spin(pairs: dict[str, tuple[Pair, Pair]], path: Path) -> None:
+    """Difference of each layer against depth, ompMC as it comes and without spin effects."""
+    figure, axes = plt.subplots(
+        1, len(pairs), figsize=(4.8 * len(pairs), 3.4), layout="constrained", squeeze=False
+    )
+    for axis, (title, both) in zip(axes[0], pairs.items(), strict=True):
+        named = (("as it comes, with spin effects", "#d1495b", "o"), ("without spin effects", "#2e6f9e", "s"))
+        for pair, (name, color, marker) in zip(both, named, strict=True):
+            depth, value, spread = layers(pair).T
+            axis.errorbar(depth, value, spread, label=name, color=color, marker=marker, ms=3, lw=0.8)
+        axis.axhline(0.0, color="0.4", lw=0.8)
+        axis.set(xlabel="depth / mm", ylabel="ompMC − EGSnrc / %", title=title)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=95)
+    plt.close(figure)
 
 
 def draw(pair: Pair, path: Path, title: str) -> None:
@@ -228,13 +291,20 @@ def main() -> None:
     page = IMAGES / "egsnrc.json"
     table = json.loads(page.read_text(encoding="utf-8")) if page.exists() else {}
     names = {"p": ("photons", "6 MV photons, 10 x 10 cm"), "e": ("electrons", "12 MeV electrons, 10 x 10 cm")}
+    both = {}
     for beam_name in arguments.beams:
         short, title = names[beam_name]
-        pair = simulated(arguments.data, beam_name, arguments.store, draw_only=arguments.draw)
-        draw(pair, IMAGES / f"egsnrc_{short}.png", title)
-        table[short] = facts(pair)
-        print(short, json.dumps(table[short], indent=1), flush=True)
-        page.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        pairs = []
+        for spin in (True, False):
+            pair = simulated(arguments.data, beam_name, arguments.store, spin=spin, draw_only=arguments.draw)
+            pairs.append(pair)
+            key = short if spin else f"{short}_without_spin"
+            table[key] = facts(pair)
+            print(key, json.dumps(table[key], indent=1), flush=True)
+            page.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        draw(pairs[0], IMAGES / f"egsnrc_{short}.png", title)
+        both[title] = (pairs[0], pairs[1])
+    draw_spin(both, IMAGES / "egsnrc_spin.png")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ from dosemover.comparison.floors import with_significance
 from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import MetricResult
 from dosemover.comparison.settings import CompareSettings
+from dosemover.comparison.transport import mover_judge
 from dosemover.dose import DoseMap
 from dosemover.examples import example_pair
 from dosemover.grid import Grid
 from dosemover.io import read_dose
 from dosemover.montecarlo import Beam, SimulationConfig, Spectrum, simulate, water_tank
 from dosemover.noise import NoiseCorrelation, NoiseModel, noise_model
-from dosemover.transport import dose_mover_floor, dose_movers_distance
+from dosemover.transport import dose_movers_distance
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "calibration"
 VOXEL_MM = (4.0, 4.0, 4.0)
@@ -46,6 +48,7 @@ METRICS = (
     "mass_ratio",
     "mean_difference_gy",
     "rmse_gy",
+    "debiased_rmse_gy",
     "mae_gy",
     "max_difference_gy",
     "chi2_per_voxel",
@@ -54,7 +57,11 @@ METRICS = (
     "axis_w2_mm",
     "moment_dmd_mm",
     "dmd_mm",
+    "dmd_moved_mm",
+    "dmd_changed_percent",
 )
+DMD = frozenset({"dmd_mm", "dmd_moved_mm", "dmd_changed_percent"})
+"""Those of the Dose Mover's Distance, found without its bounds."""
 CHANGE_METRICS = (
     *METRICS,
     "ssim",
@@ -66,7 +73,6 @@ CHANGE_METRICS = (
 MORE_METRICS = (
     "p95_difference_gy",
     "p99_difference_gy",
-    "debiased_rmse_gy",
     "dose_difference_passing_2_percent",
     "psnr_db",
     "ssim_in_mask",
@@ -182,7 +188,7 @@ def judged(
     independent: bool,
 ) -> dict[str, MetricResult]:
     """What `compare` reports; with voxels taken as independent where asked for."""
-    names = [name for name in metrics if name != "dmd_mm"]
+    names = [name for name in metrics if name not in DMD]
     settings = CompareSettings(metrics=tuple(names), gamma=_criteria(names), null=draws, seed=seed)
     context = ComparisonContext(reference=reference, evaluated=evaluated, settings=settings)
     if independent and context.noise is not None:
@@ -191,7 +197,7 @@ def judged(
     todo = [family for family in families.FAMILIES if family.name in wanted]
     results = {r.key: r for family in todo for r in run(family, context, wanted[family.name])}
     results = with_significance(context, todo, wanted, results)
-    return results | (closed_dmd(context) if "dmd_mm" in metrics else {})
+    return results | (closed_dmd(context) if DMD & set(metrics) else {})
 
 
 def _criteria(names: Iterable[str]) -> tuple[tuple[float, float], ...]:
@@ -200,22 +206,21 @@ def _criteria(names: Iterable[str]) -> tuple[tuple[float, float], ...]:
 
 
 def closed_dmd(context: ComparisonContext) -> dict[str, MetricResult]:
-    """The Dose Mover's Distance with the closed form of its floor."""
+    """The Dose Mover's Distance and its parts with the floors that a comparison gives them by default."""
     maps = {"reference": context.reference, "evaluated": context.evaluated}
-    noise = context.noise
-    assert noise is not None
-    value = dose_movers_distance(**maps, bounds=False, fields=False).value
-    normal = noise.model.draw if noise.needs_correlation else None
-    floor = dose_mover_floor(**maps, normal=normal, seed=context.settings.seed)
-    z = (value - floor.floor) / floor.floor_sd
-    found = MetricResult(key="dmd_mm", value=value, floor=floor.floor, z=z, p=floor.p_value(value))
-    return {"dmd_mm": found}
+    found = dose_movers_distance(**maps, bounds=False, fields=False)
+    values = {"dmd_mm": found.value, **found.parts}
+    judge = mover_judge(replace(context, settings=replace(context.settings, null=None)), maps)
+    return {key: judge(MetricResult(key=key, value=value)) for key, value in values.items()}
 
 
 def uniformity(
-    data: Path, pairs: int, chosen: Iterable[str], methods: Iterable[str] = METHODS
+    data: Path, pairs: int, chosen: Iterable[str], methods: Iterable[str], raw: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """p values of random halves of the pooled null batches, for every case, method and metric."""
+    """p values of random halves of the pooled null batches, for every case, method and metric.
+
+    The folder ``raw`` keeps the p values of every pair: pairs that are there are not run again.
+    """
     found = pools(data, {CASES[name].beam for name in chosen})
     for name in chosen:
         case = CASES[name]
@@ -223,7 +228,7 @@ def uniformity(
         noise = noise_percent(pool[case.region(np.random.default_rng(0))]) / np.sqrt(case.batches)
         for method in methods:
             count = pairs // 4 if method == "independent" else pairs  # fails clearly enough with a quarter
-            p = list(p_values(pool, case, method, count))
+            p = _p_values(pool, case, method, count, raw and raw / f"{name}-{method}.jsonl")
             for metric in METRICS:
                 yield summary([value for one in p if (value := one.get(metric)) is not None]) | {
                     "case": name,
@@ -233,6 +238,21 @@ def uniformity(
                 }
 
 
+def _p_values(
+    pool: NDArray[Any], case: Case, method: str, pairs: int, path: Path | None
+) -> list[dict[str, float | None]]:
+    """p values of the first pairs, those of earlier runs from their file."""
+    if path is None:
+        return [p_values(pool, case, method, pair) for pair in range(pairs)]
+    kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    with path.open("a") as file:
+        for pair in range(len(kept), pairs):
+            kept.append(p_values(pool, case, method, pair))
+            file.write(json.dumps(kept[-1], default=float) + "\n")
+            file.flush()
+    return kept[:pairs]
+
+
 def noise_percent(batches: NDArray[Any]) -> float:
     """Median noise of one batch where the dose exceeds half the maximum [%]."""
     mean = batches.mean(axis=0)
@@ -240,19 +260,18 @@ def noise_percent(batches: NDArray[Any]) -> float:
     return 100 * float(np.median(batches.std(axis=0, ddof=1)[high] / mean[high]))
 
 
-def p_values(pool: NDArray[Any], case: Case, method: str, pairs: int) -> Iterator[dict[str, float | None]]:
-    """p values of one method over random pairs of batches; discrete ones spread over their step."""
-    rng = np.random.default_rng(20)
+def p_values(pool: NDArray[Any], case: Case, method: str, pair: int) -> dict[str, float | None]:
+    """p values of one method for one random pair of sets of batches; discrete ones spread over their step."""
+    rng = np.random.default_rng((20, pair))
     n = case.batches
-    for seed in range(pairs):
-        order = rng.permutation(len(pool))
-        batches = pool[case.region(rng)]
-        sides = [dose_map(batches[order[:n]]), dose_map(batches[order[n : 2 * n]])]
-        if method != "batches":
-            uncertainty = batches.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(n)
-            sides = [DoseMap(dose_gy=one.dose_gy, grid=one.grid, uncertainty_gy=uncertainty) for one in sides]
-        found = judged(*sides, METRICS, draws=None, seed=seed, independent=method == "independent")
-        yield {key: _spread(one, rng) for key, one in found.items()}
+    order = rng.permutation(len(pool))
+    batches = pool[case.region(rng)]
+    sides = [dose_map(batches[order[:n]]), dose_map(batches[order[n : 2 * n]])]
+    if method != "batches":
+        uncertainty = batches.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(n)
+        sides = [DoseMap(dose_gy=one.dose_gy, grid=one.grid, uncertainty_gy=uncertainty) for one in sides]
+    found = judged(*sides, METRICS, draws=None, seed=pair, independent=method == "independent")
+    return {key: _spread(one, rng) for key, one in found.items() if key in METRICS}
 
 
 def _spread(result: MetricResult, rng: np.random.Generator) -> float | None:
@@ -555,11 +574,16 @@ def main() -> None:
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--raw", type=Path, help="folder that keeps the p values of every pair")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.raw:
+        options.raw.mkdir(parents=True, exist_ok=True)
     if options.only in (None, "uniformity"):
         for name in options.cases.split(","):
-            rows = list(uniformity(options.data, options.pairs, [name], options.methods.split(",")))
+            rows = list(
+                uniformity(options.data, options.pairs, [name], options.methods.split(","), options.raw)
+            )
             write(options.out, "uniformity", rows)
             print(name, "done", flush=True)
     if options.only in (None, "whole"):

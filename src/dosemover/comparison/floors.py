@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 
 import numpy as np
 
@@ -19,10 +20,12 @@ from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.noise import nulls, square_significance
-from dosemover.noise.significance import Direction, Significance, significance
+from dosemover.noise.significance import Significance, significance
 
 _VOXEL_DRAWS = 2_000_000
 _FEWEST, _MOST = 9, 19
+_COARSE_VOXELS = 500_000
+"""Most voxels of maps whose costlier metrics are drawn without being asked for."""
 _STUDENTIZED = frozenset({"chi2_per_voxel"})
 """Divided by an uncertainty from the same batches: recombined batches would keep the uncertainty as it is,
 and miss what its own scatter adds. Relabelled ones have their own, and a real difference cancels in them."""
@@ -52,8 +55,35 @@ def with_significance(
     deviation, and their value there is what is compared (settings ``null_grid``).
     """
     if context.noise is None:
-        return results
-    return with_histories(_judge_all(context, context.noise, families, wanted, results))
+        reason = "neither map says how noisy it is, and no noise was found in them"
+        return {key: _with_reason(one, reason) for key, one in results.items()}
+    judged = with_histories(_judge_all(context, context.noise, families, wanted, results))
+    reasons = {
+        key: _reason(context, context.noise, family)
+        for family in families
+        for key in wanted.get(family.name, ())
+    }
+    return {key: _with_reason(one, reasons.get(key, "")) for key, one in judged.items()}
+
+
+def _reason(context: ComparisonContext, noise: NoiseAtHand, family: Family) -> str:
+    """Why a metric of a family that has a value may have no floor."""
+    if family.null == "never":
+        return "its p value needs no floor"
+    if context.settings.null is not None:
+        return "too few drawn maps gave a value"
+    if noise.estimated:
+        return "the level of the noise is estimated, and draws are left to --null N"
+    if family.null == "coarse":
+        return "costly at this size: draws are left to --null N"
+    return "costly: draws are left to --null N"
+
+
+def _with_reason(result: MetricResult, reason: str) -> MetricResult:
+    """A result that says why it has no floor, where it has none."""
+    if result.value is None or result.floor is not None or "significance" in result.settings:
+        return result
+    return replace(result, settings={**result.settings, "significance": f"no floor: {reason}"})
 
 
 def _judge_all(
@@ -72,55 +102,116 @@ def _judge_all(
         judged = {key: one if key in exact else _with_doubt(one) for key, one in judged.items()}
         if not asked:
             return judged
-    modes = ("always", "on request") if asked else ("always",)
+    modes = ("always", "coarse", "on request") if asked else ("always", "coarse")
     todo = [f for f in families if f.null in modes and wanted.get(f.name, frozenset()) - exact.keys()]
-    if not todo:
-        return judged
-    draws = draws_for(context)
-    cheap = [family for family in todo if family.null == "always"]
-    groups = ([cheap] if cheap else []) + [[family] for family in todo if family.null != "always"]
+    together = [family for family in todo if family.null == "always" or not asked]
+    groups = ([together] if together else []) + [[family] for family in todo if family not in together]
     for group in groups:
-        costly = group[0].null != "always"
-        factor = _factor(context, noise, group[0], wanted, draws) if costly else 1
-        found = _null_values(context, noise, group, wanted, draws, factor)
-        observed = _observed(context, group, wanted, results, factor)
-        for family in group:
+        draws = _Draws(context, noise, group, wanted)
+        for family in draws.families:
             for key in wanted[family.name] - exact.keys():
-                judged[key] = _judged(results[key], observed, found, family.direction(key), noise, factor)
+                judged[key] = draws.judged(results, key, family)
     return judged
 
 
-def _factor(
-    context: ComparisonContext,
-    noise: NoiseAtHand,
-    family: Family,
-    wanted: dict[str, frozenset[str]],
-    draws: int,
-) -> int:
-    """How many voxels a costly family's draws merge along an axis."""
-    if draws <= 2 * PILOTS:
-        return 1
-    pairs = _floor_pairs(noise, PILOTS, np.random.default_rng(context.settings.seed))
+class _Draws:
+    """Values of some families under noise alone, all from the same drawn maps.
 
-    def evaluate(one: DoseMap, two: DoseMap) -> dict[str, float]:
-        found = run(family, _drawn(context, one, two), wanted[family.name])
-        return {result.key: result.value for result in found if result.value is not None}
+    Parameters
+    ----------
+    context : ComparisonContext
+    noise : NoiseAtHand
+    families : sequence of Family
+        Costly ones get the coarsest grid that does not falsify their floor; on large maps they are left
+        out, unless draws are asked for.
+    wanted : mapping
+    """
 
-    return coarsest_factor(evaluate, iter(pairs))
+    def __init__(
+        self,
+        context: ComparisonContext,
+        noise: NoiseAtHand,
+        families: Sequence[Family],
+        wanted: dict[str, frozenset[str]],
+    ) -> None:
+        self.context, self.noise, self.wanted = context, noise, wanted
+        asked = context.settings.null is not None
+        draws = draws_for(context)
+        rng = np.random.default_rng(context.settings.seed)
+        quick = noise.by_batches and not asked  # the p value takes its own draws
+        count = min(draws, _FEWEST) if quick else draws
+        pairs = _floor_pairs(noise, count, rng)
+        self.families = [family for family in families if asked or self._in_reach(family)]
+        costly = [family for family in self.families if family.null != "always"]
+        self.factors = {family.name: 1 for family in families}
+        if costly and count > 2 * PILOTS:
+            pilots = list(islice(pairs, PILOTS))
+            self.factors |= {family.name: self._factor(family, pilots) for family in costly}
+            pairs = chain(pilots, pairs)
+        self.floors = self._values(pairs, count)
+        self.permuted = None
+        if noise.by_batches:
+            maps = {"reference": noise.reference, "evaluated": noise.evaluated}
+            self.permuted = self._values(nulls.permuted_pairs(**maps, draws=draws, rng=rng), draws)
+        self._coarse: dict[str, MetricResult] = {}
+        for family in self.families:
+            if (factor := self.factors[family.name]) > 1:
+                maps = (coarsened(one, factor) for one in (context.reference, context.evaluated))
+                found = run(family, _drawn(context, *maps), wanted[family.name])
+                self._coarse |= {result.key: result for result in found}
 
+    def _factor(self, family: Family, pilots: list[nulls.Pair]) -> int:
+        """How many voxels a costly family's draws merge along an axis."""
 
-def _observed(
-    context: ComparisonContext,
-    families: Sequence[Family],
-    wanted: dict[str, frozenset[str]],
-    results: dict[str, MetricResult],
-    factor: int,
-) -> dict[str, MetricResult]:
-    """The values that are compared with the draws: on their grid."""
-    if factor == 1:
-        return results
-    drawn = _drawn(context, *(coarsened(one, factor) for one in (context.reference, context.evaluated)))
-    return {result.key: result for result in _run_each(families, drawn, wanted)}
+        def evaluate(one: DoseMap, two: DoseMap) -> dict[str, float]:
+            found = run(family, _drawn(self.context, one, two), self.wanted[family.name])
+            return {result.key: result.value for result in found if result.value is not None}
+
+        return coarsest_factor(evaluate, iter(pilots))
+
+    def _in_reach(self, family: Family) -> bool:
+        """Whether a family's draws take seconds at most, trials on the full grid included."""
+        return family.null == "always" or self.context.reference.grid.n_voxels <= _COARSE_VOXELS
+
+    def _values(self, pairs: Iterable[nulls.Pair], draws: int) -> dict[str, list[float]]:
+        """Values of every wanted metric over pairs of maps."""
+        context = self.context
+        values: dict[str, list[float]] = {}
+        for i, pair in enumerate(pairs):
+            context.progress(f"noise alone, draw {i + 1} of {draws}", i / draws)
+            drawn = {1: _drawn(context, *pair)}
+            for family in self.families:
+                factor = self.factors[family.name]
+                if factor not in drawn:
+                    drawn[factor] = _drawn(context, *(coarsened(dose, factor) for dose in pair))
+                for result in run(family, drawn[factor], self.wanted[family.name]):
+                    if result.value is not None:
+                        values.setdefault(result.key, []).append(result.value)
+        return values
+
+    def judged(self, results: dict[str, MetricResult], key: str, family: Family) -> MetricResult:
+        """One result with its floor and significance, as far as they could be found."""
+        result, factor = results[key], self.factors[family.name]
+        there = result if factor == 1 else self._coarse.get(key)
+        studentized = self.permuted is not None and key in _STUDENTIZED
+        floors = self.permuted if studentized and self.permuted is not None else self.floors
+        if result.value is None or there is None or there.value is None or key not in floors:
+            return result
+        try:
+            found = significance(
+                there.value,
+                floor_values=floors[key],
+                null_values=None if self.permuted is None else self.permuted.get(key),
+                direction=family.direction(key),
+                method=self.noise.method,
+            )
+        except InputError:
+            return result
+        judged = _with(result, found)
+        if factor == 1:
+            return judged
+        note = {"null_grid": f"{factor} voxels merged along an axis", "null_grid_value": there.value}
+        return replace(judged, settings={**judged.settings, **note})
 
 
 def _floor_pairs(noise: NoiseAtHand, draws: int, rng: np.random.Generator) -> Iterator[nulls.Pair]:
@@ -129,25 +220,6 @@ def _floor_pairs(noise: NoiseAtHand, draws: int, rng: np.random.Generator) -> It
     if noise.by_batches:
         return nulls.resampled_pairs(**maps, draws=draws, rng=rng)
     return nulls.parametric_pairs(**maps, model=noise.model, draws=draws, rng=rng)
-
-
-def _null_values(
-    context: ComparisonContext,
-    noise: NoiseAtHand,
-    families: Sequence[Family],
-    wanted: dict[str, frozenset[str]],
-    draws: int,
-    factor: int,
-) -> tuple[dict[str, list[float]], dict[str, list[float]] | None]:
-    """Values under noise alone for the floor and, from batches, for the p value."""
-    rng = np.random.default_rng(context.settings.seed)
-    quick = noise.by_batches and context.settings.null is None  # the p value takes its own draws
-    floor_draws = min(draws, _FEWEST) if quick else draws
-    floors = _collect(context, families, wanted, _floor_pairs(noise, floor_draws, rng), floor_draws, factor)
-    if not noise.by_batches:
-        return floors, None
-    pairs = nulls.permuted_pairs(reference=noise.reference, evaluated=noise.evaluated, draws=draws, rng=rng)
-    return floors, _collect(context, families, wanted, pairs, draws, factor)
 
 
 def _drawn(context: ComparisonContext, reference: DoseMap, evaluated: DoseMap) -> ComparisonContext:
@@ -159,65 +231,6 @@ def _drawn(context: ComparisonContext, reference: DoseMap, evaluated: DoseMap) -
         settings=context.settings,
         values_only=True,
     )
-
-
-def _collect(
-    context: ComparisonContext,
-    families: Sequence[Family],
-    wanted: dict[str, frozenset[str]],
-    pairs: Iterable[nulls.Pair],
-    draws: int,
-    factor: int,
-) -> dict[str, list[float]]:
-    """Values of every wanted metric over pairs of maps."""
-    values: dict[str, list[float]] = {}
-    for i, pair in enumerate(pairs):
-        context.progress(f"noise alone, draw {i + 1} of {draws}", i / draws)
-        one, two = pair if factor == 1 else (coarsened(dose, factor) for dose in pair)
-        for result in _run_each(families, _drawn(context, one, two), wanted):
-            if result.value is not None:
-                values.setdefault(result.key, []).append(result.value)
-    return values
-
-
-def _run_each(
-    families: Sequence[Family], context: ComparisonContext, wanted: dict[str, frozenset[str]]
-) -> Iterator[MetricResult]:
-    """Results of every family on one drawn pair."""
-    for family in families:
-        yield from run(family, context, wanted[family.name])
-
-
-def _judged(
-    result: MetricResult,
-    observed: dict[str, MetricResult],
-    drawn: tuple[dict[str, list[float]], dict[str, list[float]] | None],
-    direction: Direction,
-    noise: NoiseAtHand,
-    factor: int,
-) -> MetricResult:
-    """One result with its floor and significance, as far as they could be found."""
-    floors, permuted = drawn
-    if permuted is not None and result.key in _STUDENTIZED:
-        floors = permuted
-    value = observed[result.key].value if result.key in observed else None
-    if result.value is None or value is None or result.key not in floors:
-        return result
-    try:
-        found = significance(
-            value,
-            floor_values=floors[result.key],
-            null_values=None if permuted is None else permuted.get(result.key),
-            direction=direction,
-            method=noise.method,
-        )
-    except InputError:
-        return result
-    judged = _with(result, found)
-    if factor == 1:
-        return judged
-    note = {"null_grid": f"{factor} voxels merged along an axis", "null_grid_value": value}
-    return replace(judged, settings={**judged.settings, **note})
 
 
 def _with_doubt(result: MetricResult) -> MetricResult:
@@ -288,7 +301,8 @@ def noise_floor(
         pairs = nulls.replicated_pairs(dose=reference, draws=_FEWEST, rng=rng)
     else:
         pairs = _floor_pairs(noise, _FEWEST, rng)
-    values = _collect(context, [family], wanted, pairs, _FEWEST, 1).get(key, [])
+    drawn = [one for pair in pairs for one in run(family, _drawn(context, *pair), wanted[family.name])]
+    values = [one.value for one in drawn if one.key == key and one.value is not None]
     if len(values) < 2:
         return result
     method = {"significance": noise.method, "null_draws": len(values)}

@@ -16,7 +16,7 @@ from dosemover.transport.line import line_w1, line_w2_squared
 KEYS = ("center_shift_mm", "mean_shift_mm", "axis_w1_mm", "axis_w2_mm")
 """Metrics that read nothing but the projections."""
 
-_RELABELLINGS, _FLOORS = 999, 199
+_RELABELLINGS, _FLOORS = 399, 99
 
 _Projections = list[NDArray[np.float64]]
 """Mass along z, y and x; one map or batch a row."""
@@ -32,7 +32,7 @@ def marginal_floors(
     noise : NoiseAtHand
     results : mapping
     draws : int, optional
-        Relabellings; 999 unless given.
+        Relabellings; 399 unless given: a second for W_2.
     seed : int
     """
     keys = [key for key in KEYS if key in results and results[key].value is not None]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dosemover import transport
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.noise_at_hand import NoiseAtHand
-from dosemover.comparison.registry import Family, fixed_keys
+from dosemover.comparison.registry import Family, Null, fixed_keys
 from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.comparison.warm_up import finish_compilation
@@ -100,7 +100,7 @@ def _dose_mover(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[
         refine=_rounds(settings),
         progress=context.progress,
     )
-    judge = _judge(context, shared)
+    judge = mover_judge(context, shared)
     result = _result("dmd_mm", found)
     yield judge(replace(result, settings={**result.settings, "refine": _rounds(settings)}))
     for key, unit in _DMD_PARTS.items():
@@ -119,7 +119,9 @@ def _rounds(settings: CompareSettings) -> int:
     return 1 if "default" in settings.metrics else 3
 
 
-def _judge(context: ComparisonContext, shared: dict[str, Any]) -> Callable[[MetricResult], MetricResult]:
+def mover_judge(
+    context: ComparisonContext, shared: dict[str, Any]
+) -> Callable[[MetricResult], MetricResult]:
     """What gives the Dose Mover's Distance and its parts their floors, where no draws are asked for."""
     noise = context.noise
     if context.values_only or context.settings.null is not None or noise is None:
@@ -205,7 +207,7 @@ def _plain(name: str, key: str, *, certified: bool = True) -> Callable[..., Iter
 
 
 def _balanced(
-    name: str, key: str, *, certified: bool = True, default: str = "none", cheap: bool = False
+    name: str, key: str, *, certified: bool = True, default: str = "none", null: Null = "on request"
 ) -> Family:
     """Family of one balanced distance."""
     return Family(
@@ -213,7 +215,7 @@ def _balanced(
         keys=fixed_keys(**{key: "mm"}),
         compute=_plain(name, key, certified=certified),
         default=default,
-        null="always" if cheap else "on request",
+        null=null,
     )
 
 
@@ -231,10 +233,10 @@ TRANSPORT = (
     FLAT_NORM,
     _balanced("wasserstein_1", "w1_mm"),
     _balanced("wasserstein_2", "w2_mm"),
-    _balanced("sliced_w1", "sliced_w1_mm"),
-    _balanced("sliced_w2", "sliced_w2_mm", default="all"),
-    _balanced("axis_w1", "axis_w1_mm", cheap=True),
-    _balanced("axis_w2", "axis_w2_mm", default="all", cheap=True),
+    _balanced("sliced_w1", "sliced_w1_mm", null="coarse"),
+    _balanced("sliced_w2", "sliced_w2_mm", default="all", null="coarse"),
+    _balanced("axis_w1", "axis_w1_mm", null="always"),
+    _balanced("axis_w2", "axis_w2_mm", default="all", null="always"),
     _balanced("sobolev_w2", "sobolev_w2_mm"),
     _balanced("sinkhorn_divergence", "sinkhorn_divergence_mm"),
     _balanced("emd", "emd_mm", certified=False),

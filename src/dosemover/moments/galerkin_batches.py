@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from dosemover.moments.legendre import MultiIndex
 from dosemover.moments.tally import MomentTally
+from dosemover.transport.quadratic_form import FEWEST_LABELLINGS
 
 _SMALLEST_EIGENVALUE = 1e-12
 """Directions in which the scaled matrix is below this share of its largest are left out."""
-
-FEWEST_LABELLINGS = 60
-"""Ways to share the batches out below which p is not taken from them: it could not fall below 0.03."""
 
 _RELABELLINGS = 999
 _ROUNDING = 1e-9

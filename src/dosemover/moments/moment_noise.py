@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dosemover.moments.galerkin_batches import FEWEST_LABELLINGS
 from dosemover.moments.gaussian import central_moments, stacked_bures_squared
 from dosemover.moments.legendre import total_degree_indices
 from dosemover.moments.moment_sos import moment_sos
 from dosemover.moments.relaxation import Basis
 from dosemover.moments.tally import MomentTally
+from dosemover.transport.quadratic_form import FEWEST_LABELLINGS
 
 _ROUNDING = 1e-9
 """Relative difference at which two distances count as equal."""

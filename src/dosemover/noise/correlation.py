@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,10 +31,16 @@ class NoiseCorrelation:
         rho at lags -r to r along (z, y, x); 1 in the middle, rho(-h) = rho(h).
     freedom : float
         Degrees of freedom of the variance of a sum that the estimate gives: infinite where it is known.
+    base : NoiseCorrelation, optional
+        The correlation whose lags but 0, times ``share``, this one has: their spectra are alike.
+    share : float
     """
 
     table: NDArray[Any]
     freedom: float = np.inf
+    base: NoiseCorrelation | None = None
+    share: float = 1.0
+    _powers: dict[tuple[int, ...], NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def independent(cls) -> NoiseCorrelation:
@@ -71,6 +77,40 @@ class NoiseCorrelation:
         """Variance of a sum of squares, over that of independent voxels: the sum of rho^2."""
         return float(np.sum(self.table**2))
 
+    def inflated(self, factor: float) -> NoiseCorrelation:
+        """The correlation with all lags but 0 multiplied, so that `inflation` grows by a factor.
+
+        No lag falls below 0 or rises above 1; noise of independent voxels stays what it is.
+        """
+        rest = float(self.table.sum()) - 1
+        if rest <= 0:
+            return self
+        middle = tuple(n // 2 for n in self.table.shape)
+        others = self.table.copy()
+        others[middle] = 0.0
+        share = float(np.clip((factor * (rest + 1) - 1) / rest, 0.0, 1 / max(float(others.max()), 1e-3)))
+        table = share * others
+        table[middle] = 1.0
+        return NoiseCorrelation(table=table, freedom=self.freedom, base=self, share=share)
+
+    def power(self, padded: tuple[int, ...]) -> NDArray[Any]:
+        """Power spectrum on a periodic grid (half of it, as of real fields), negative parts 0, mean 1."""
+        from scipy import fft
+
+        if padded not in self._powers:
+            if self.base is not None:
+                power = 1 + self.share * (self.base.power(padded) - 1)
+            else:
+                power = np.real(np.asarray(fft.rfftn(self.around(padded).astype(np.float32))))
+            power = np.maximum(power, 0.0)
+            twice = np.full(power.shape[-1], 2.0)
+            twice[0] = 1.0
+            if padded[-1] % 2 == 0:
+                twice[-1] = 1.0
+            mean = float(np.sum(power @ twice.astype(power.dtype), dtype=np.float64)) / float(np.prod(padded))
+            self._powers[padded] = (power / mean).astype(np.float32)
+        return self._powers[padded]
+
     def sum_variance(self, standard_deviation: NDArray[Any]) -> float:
         """Variance of the sum over all voxels, edges of the map accounted for.
 
@@ -97,12 +137,16 @@ class NoiseCorrelation:
 
     def kernel(self, shape: tuple[int, ...]) -> tuple[list[int], NDArray[np.float64]]:
         """The table around index 0 of a periodic grid that keeps opposite faces apart, and its shape."""
-        middle = [n // 2 for n in self.table.shape]
-        padded = _fast_lengths(n + 2 * m for n, m in zip(shape, middle, strict=True))
+        padded = _fast_lengths(n + 2 * (m // 2) for n, m in zip(shape, self.table.shape, strict=True))
+        return padded, self.around(tuple(padded))
+
+    def around(self, padded: tuple[int, ...]) -> NDArray[np.float64]:
+        """The table around index 0 of a periodic grid."""
         kernel = np.zeros(padded)
+        middle = [n // 2 for n in self.table.shape]
         where = np.ix_(*[np.arange(-m, m + 1) % n for m, n in zip(middle, padded, strict=True)])
         kernel[where] = self.table
-        return padded, kernel
+        return kernel
 
 
 def lag_correlation(z: ArrayLike, *, mask: ArrayLike | None = None) -> tuple[float, float, float]:
@@ -318,14 +362,20 @@ def correlated_normal(
     White noise times the root of the power spectrum, on a grid that is longer by the longest lag, so
     that opposite faces are independent. Parts of the spectrum that the estimate made negative are 0.
     """
+    return correlated_normals(shape, [correlation], rng)[0]
+
+
+def correlated_normals(
+    shape: tuple[int, int, int], correlations: Sequence[NoiseCorrelation], rng: np.random.Generator
+) -> list[NDArray[np.float64]]:
+    """Standard normal fields, one for each correlation, from the same white noise."""
     from scipy import fft
 
-    if correlation.table.size == 1:
-        return rng.standard_normal(shape)
-    padded, kernel = correlation.kernel(shape)
-    spectrum: NDArray[Any] = np.asarray(fft.rfftn(kernel))
-    power = np.maximum(np.real(spectrum), 0.0)
-    variance = float(np.asarray(fft.irfftn(power, padded))[0, 0, 0])
-    white = fft.rfftn(rng.standard_normal(padded))
-    field = np.asarray(fft.irfftn(white * np.sqrt(power / variance), padded))
-    return np.ascontiguousarray(field[tuple(slice(n) for n in shape)])
+    longest = [max(c.table.shape[axis] // 2 for c in correlations) for axis in range(3)]
+    if not any(longest):
+        return [rng.standard_normal(shape)] * len(correlations)
+    padded = tuple(_fast_lengths(n + 2 * m for n, m in zip(shape, longest, strict=True)))
+    white = np.asarray(fft.rfftn(rng.standard_normal(padded, dtype=np.float32)))
+    inside = tuple(slice(n) for n in shape)
+    fields = (fft.irfftn(white * np.sqrt(c.power(padded)), padded) for c in correlations)
+    return [np.asarray(one)[inside].astype(np.float64) for one in fields]

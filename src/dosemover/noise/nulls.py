@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError
-from dosemover.noise.correlation import NoiseCorrelation, correlated_normal, noise_correlation
+from dosemover.noise.correlation import NoiseCorrelation, correlated_normals, noise_correlation
 from dosemover.noise.quadratic import centered_weights, orthogonal_weights
+from dosemover.noise.steady import denoised, expected_uncertainty
 
 Pair = tuple[DoseMap, DoseMap]
 
@@ -21,8 +22,6 @@ _FEWEST_WEAK = 2000
 _BATCH_PAIRS = 4
 _MOST_SIGMA = 4.0
 """Standardised differences beyond this are no noise to learn a correlation from."""
-_DOUBTFUL = 0.3
-"""Relative uncertainty from which on a voxel's own uncertainty is too random to be taken at its word."""
 
 
 def _require_batches(reference: DoseMap, evaluated: DoseMap) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -173,41 +172,6 @@ def pooled_mean(reference: DoseMap, evaluated: DoseMap) -> DoseMap:
     return replace(reference, dose_gy=denoised(mean, noise), uncertainty_gy=None, batches_gy=None)
 
 
-def denoised(dose_gy: NDArray[Any], variance_gy2: NDArray[Any]) -> NDArray[np.float64]:
-    """Dose without most of its noise, edges kept.
-
-    Parameters
-    ----------
-    dose_gy, variance_gy2 : ndarray, shape [z, y, x]
-        Dose [Gy] and variance of its noise [Gy2].
-
-    Returns
-    -------
-    ndarray, shape [z, y, x]
-
-    Notes
-    -----
-    *Definition*: d = m + w (D - m) with m the local mean over 3 voxels an axis and w the share of the
-    local mean square of D - m, over 5 voxels, that the noise does not explain: the local Wiener filter
-    of Lee. Where the variance is 0 the dose stays as it is.
-
-    References
-    ----------
-    Lee 1980, "Digital image enhancement and noise filtering by use of local statistics".
-    """
-    if not np.any(variance_gy2):
-        return np.asarray(dose_gy, dtype=np.float64)
-    from scipy.ndimage import uniform_filter
-
-    dose = np.asarray(dose_gy, dtype=np.float64)
-    smooth = uniform_filter(dose, size=3, mode="nearest")
-    rest = dose - smooth
-    square = uniform_filter(rest**2, size=5, mode="nearest")
-    noise = uniform_filter(np.asarray(variance_gy2, dtype=np.float64), size=5, mode="nearest")
-    kept = np.maximum(square - noise, 0.0) / np.where(square > 0, square, 1.0)
-    return np.where(variance_gy2 > 0, smooth + np.where(square > 0, kept, 1.0) * rest, dose)
-
-
 def _around(like: DoseMap, truth: DoseMap, noise: NDArray[Any]) -> DoseMap:
     """A map on the grid of ``like`` with the dose of ``truth`` plus noise, not below 0."""
     mean = truth.interpolated_to(like.grid).dose_gy
@@ -234,16 +198,21 @@ class NoiseModel:
     split_gy2: float = 0.0
     source: str = "difference"
 
+    def doubted(self, rng: np.random.Generator) -> NoiseModel:
+        """The model with a correlation as it may be instead: one that the estimate does not exclude."""
+        freedom = self.correlation.freedom
+        if not np.isfinite(freedom):
+            return self
+        factor = float(freedom / rng.chisquare(freedom))
+        weak = None if self.weak is None else self.weak.inflated(factor)
+        return replace(self, correlation=self.correlation.inflated(factor), weak=weak)
+
     def draw(self, uncertainty_gy: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float64]:
         """Standard normal field with the correlation that belongs to each voxel's uncertainty."""
         shape: tuple[int, int, int] = uncertainty_gy.shape  # type: ignore[assignment]
         if self.weak is None:
-            return correlated_normal(shape, self.correlation, rng)
-        seed = int(rng.integers(2**63))
-        strong, weak = (
-            correlated_normal(shape, one, np.random.default_rng(seed))
-            for one in (self.correlation, self.weak)
-        )
+            return correlated_normals(shape, [self.correlation], rng)[0]
+        strong, weak = correlated_normals(shape, [self.correlation, self.weak], rng)
         return np.where(np.square(uncertainty_gy, dtype=np.float64) < self.split_gy2, weak, strong)
 
 
@@ -354,39 +323,35 @@ def parametric_pairs(
     (DoseMap, DoseMap)
     """
     truth = pooled_mean(reference, evaluated)
+    sides = [(one, *_mean_and_deviation(one, truth)) for one in (reference, evaluated)]
     for _ in range(draws):
-        yield _noisy(reference, truth, model, rng), _noisy(evaluated, truth, model, rng)
+        one = model.doubted(rng)
+        first, second = (_noisy(*side, one, rng) for side in sides)
+        yield first, second
 
 
-def _noisy(like: DoseMap, truth: DoseMap, model: NoiseModel, rng: np.random.Generator) -> DoseMap:
-    """A map on the grid of ``like`` with one draw of its noise."""
+def _mean_and_deviation(
+    like: DoseMap, truth: DoseMap
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Dose in truth and uncertainty on the grid of a map [Gy]; None for a map without noise."""
     mean = np.asarray(truth.interpolated_to(like.grid).dose_gy, dtype=np.float64)
     if like.uncertainty_gy is None:
+        return mean, None
+    return mean, expected_uncertainty(like.dose_gy, like.uncertainty_gy, mean)
+
+
+def _noisy(
+    like: DoseMap,
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64] | None,
+    model: NoiseModel,
+    rng: np.random.Generator,
+) -> DoseMap:
+    """A map on the grid of ``like`` with one draw of its noise."""
+    if deviation is None:
         return replace(like, dose_gy=mean, batches_gy=None)
-    deviation = _expected_uncertainty(like, mean)
     drawn = gamma_variate(mean, deviation, model.draw(deviation, rng))
     return replace(like, dose_gy=drawn, uncertainty_gy=deviation, batches_gy=None)
-
-
-def _expected_uncertainty(like: DoseMap, mean: NDArray[Any]) -> NDArray[np.float64]:
-    """Uncertainty [Gy] as it is on average, where a voxel's own is a matter of chance.
-
-    Where few histories hit a voxel its uncertainty is as random as its dose, and large exactly when one
-    large deposit came: of such voxels the variance is the mean dose times the ratio of variance to dose
-    over 5 voxels along each axis. That also fills voxels that no history hit, which report 0 although
-    their dose is no better known than their neighbours'.
-    """
-    from scipy.ndimage import uniform_filter
-
-    assert like.uncertainty_gy is not None
-    variance = np.square(like.uncertainty_gy, dtype=np.float64)
-    dose = np.asarray(like.dose_gy, dtype=np.float64)
-    total = float(np.sum(dose))
-    overall = float(np.sum(variance)) / total if total > 0 else 0.0
-    around, spread = (uniform_filter(field, size=5, mode="nearest") for field in (dose, variance))
-    expected = mean * np.where(spread > 0, spread / np.where(around > 0, around, 1.0), overall)
-    doubtful = (expected > np.square(_DOUBTFUL * mean)) | ((variance == 0) & (dose == 0))
-    return np.sqrt(np.where(doubtful, expected, variance))
 
 
 def gamma_variate(

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.errors import InputError
-from dosemover.moments.galerkin_batches import FEWEST_LABELLINGS
 from dosemover.noise.significance import Significance, significance
-from dosemover.transport.quadratic_form import root_of_gamma, tail_of_gamma
+from dosemover.transport.quadratic_form import FEWEST_LABELLINGS, root_of_gamma, tail_of_gamma
 
 
 def square_significance(

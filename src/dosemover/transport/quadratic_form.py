@@ -7,6 +7,9 @@ from math import lgamma
 
 import numpy as np
 
+FEWEST_LABELLINGS = 60
+"""Ways to share the batches out below which p is not taken from them: it could not fall below 0.03."""
+
 
 def root_of_gamma(mean: float, variance: float) -> tuple[float, float]:
     """Mean and standard deviation of the square root of a gamma variable with given moments.

@@ -119,9 +119,7 @@ def _rounds(settings: CompareSettings) -> int:
     return 1 if "default" in settings.metrics else 3
 
 
-def mover_judge(
-    context: ComparisonContext, shared: dict[str, Any]
-) -> Callable[[MetricResult], MetricResult]:
+def mover_judge(context: ComparisonContext, shared: dict[str, Any]) -> Callable[[MetricResult], MetricResult]:
     """What gives the Dose Mover's Distance and its parts their floors, where no draws are asked for."""
     noise = context.noise
     if context.values_only or context.settings.null is not None or noise is None:

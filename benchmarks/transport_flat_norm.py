@@ -31,8 +31,8 @@ def timed(run):
 
 def row(name, case, shape, result, cpu, wall):
     """One line of the table."""
-    solver = result.settings.get("solver_upper_mm")
-    inner = f"{100 * (1 - result.lower / solver):6.2f}" if solver else "     -"
+    solver = result.settings.get("solver_upper_mm"), result.settings.get("solver_lower_mm")
+    inner = f"{100 * (1 - solver[1] / solver[0]):6.2f}" if solver[0] else "     -"
     outer = f"{100 * result.gap:6.2f}" if result.gap is not None else "     -"
     size = "x".join(map(str, shape[::-1]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

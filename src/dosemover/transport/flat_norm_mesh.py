@@ -11,8 +11,9 @@ from scipy.fft import dctn, idctn
 from scipy.sparse import csr_array
 
 from dosemover.grid import Grid
-from dosemover.transport import flat_norm_kernels as kernels
+from dosemover.transport import flat_norm_bound_kernels as kernels
 from dosemover.transport.slabs import each_slab
+from dosemover.transport.spline import SplineSpace
 
 Fields = NDArray[Any]
 
@@ -46,6 +47,12 @@ class Axis:
         self.up_forward = np.append(ratio / step, 0.0)
         self.up_backward = np.append(0.0, 1 / (ratio * step))
         self.stiffest = float(np.max(2 * (1 + np.maximum(ratio, 1 / ratio)) / step**2, initial=0.0))
+        self.count_forward, self.count_backward = np.full(self.n, 2.0), np.full(self.n, 2.0)
+        self.count_forward[0] = self.count_backward[-1] = 1.0  # an end has no other slope to average with
+        shares = self.volume[:-1] / self.count_forward[:-1] + self.volume[1:] / self.count_backward[1:]
+        least = np.minimum(self.volume[:-1], self.volume[1:])
+        self.mean_stiffest = float(np.max(2 * shares / least / step**2, initial=0.0))
+        self.mean_lumped = float(np.max(shares / (2 * step), initial=0.5))
         distance = np.append(step, 1.0)
         inner = np.append(np.ones(self.n - 1), 0.0)
         self.face_weights = tuple(
@@ -121,11 +128,24 @@ class Mesh:
         ]
         self.coefficients = tuple(v for four in single for v in four)
         self.slopes = tuple(v for four in single for v in four[:2])
+        self.counts = tuple(v for a in axes for v in (a.count_forward, a.count_backward))
+        self.mean_slopes = tuple(
+            v.astype(np.float32)
+            for a in axes
+            for v in (
+                a.forward / a.count_forward,
+                a.backward / a.count_backward,
+                a.count_forward,
+                a.count_backward,
+            )
+        )
         self.steps = tuple(v for a in axes for v in (a.forward, a.backward))
         self.distances = tuple(a.forward for a in axes)
         self.volumes = tuple(a.volume for a in axes)
         self.widths = tuple(a.width for a in axes)
         self.stiffness = float(np.sqrt(sum(2 * a.stiffest for a in axes))) or 1.0  # 1 for a single voxel
+        self.mean_stiffness = float(np.sqrt(sum(2 * a.mean_stiffest for a in axes))) or 1.0
+        self.mean_lumped = max(a.mean_lumped for a in axes)
         self.diameter = float(np.sqrt(sum((a.edges[-1] - a.edges[0]) ** 2 for a in axes)))
         self.spacing = max((1 / float(a.forward.max()) for a in axes if a.n > 1), default=1.0)
         self.lumped = max(a.lumped for a in axes)
@@ -153,6 +173,26 @@ class Mesh:
         """Voxel widths along each axis, shaped to broadcast over [z, y, x] [mm]."""
         z, y, x = self.widths
         return z[:, None, None], y[:, None], x
+
+    @cached_property
+    def _splines(self) -> SplineSpace:
+        """Quadratic splines with knots on the voxel faces."""
+        z, y, x = (a.edges for a in self.axes)
+        return SplineSpace(Grid(z_edges_mm=z, y_edges_mm=y, x_edges_mm=x))
+
+    @property
+    def spline_steps(self) -> tuple[Fields, ...]:
+        """Weights of the lower faces' values and one over the distances of the middles, for each axis."""
+        blends = [lower for lower, _ in self._splines.blends]
+        return tuple(v for b, a in zip(blends, self.axes, strict=True) for v in (b, a.forward, a.backward))
+
+    def spline_load(self, mass: Fields) -> Fields:
+        """Integrals against the B-splines of a density with voxel integrals ``mass``."""
+        return self._splines.load(mass)
+
+    def spline_means(self, c: Fields) -> Fields:
+        """Mean over each voxel of the spline with coefficients c: the transpose of `spline_load`."""
+        return self._splines.means(c)
 
     def coarser(self) -> Mesh | None:
         """Mesh of half as many voxels along the finest axes; None where there is nothing left to merge."""

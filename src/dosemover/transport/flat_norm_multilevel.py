@@ -9,14 +9,36 @@ from numpy.typing import NDArray
 
 from dosemover._runtime import Progress
 from dosemover.grid import Grid
+from dosemover.transport.flat_norm_bounds import Bounds, Problem
+from dosemover.transport.flat_norm_iterations import DualIteration, FluxIteration
 from dosemover.transport.flat_norm_mesh import Mesh
-from dosemover.transport.flat_norm_solver import Bounds, DualIteration, FluxIteration, Problem
 
 _COARSE_ITERATIONS = 200
 """Most iterations on every level but the coarsest, which gets three times as many, and the finest."""
 
 _COARSE_CHECK = 40
 """Iterations after which it is judged whether a coarse level has done its part."""
+
+_SPLINE_CHECK = 10
+"""Iterations after which the splines' bound is evaluated."""
+
+_SPLINE_ITERATIONS = 60
+"""Iterations after which splines are given up."""
+
+_IN_SIGHT = 0.7
+"""Gap over the tolerance at which repaired splines may close the interval."""
+
+_LITTLE = 0.05
+"""Least narrowing of the interval, over its width, for which it is tried again."""
+
+_OUT_OF_SIGHT = 10.0
+"""Gap over the tolerance that no smooth test function will close: there is noise."""
+
+_STANDSTILL = 0.2
+"""Change of the gap over itself below which more iterations would not close it."""
+
+_SHARE = 0.5
+"""Share of what the tolerance leaves that is left to gradients that are too long."""
 
 _FLUX_CHECKS = (20, 40, 80, 160, 320)
 """Iterations of the flux after which the continuum's upper bound is evaluated."""
@@ -44,7 +66,7 @@ def _start(
         mesh = meshes[level]
         problem = Problem(mesh, densities[level], half_reach)
         load = (problem.loaded / mesh.node_volume).astype(np.float32)
-        iteration = DualIteration(mesh, load, half_reach, f, p)
+        iteration = DualIteration(mesh, load, half_reach, f, p, smooth=True)
         most = max(_COARSE_ITERATIONS, (3 * _COARSE_ITERATIONS) >> (len(meshes) - 1 - level))
         for _ in range(most // _COARSE_CHECK):
             iteration.run(_COARSE_CHECK)
@@ -55,9 +77,9 @@ def _start(
     return f, p
 
 
-def _checks(max_iterations: int) -> list[int]:
+def _checks(done: int, max_iterations: int) -> list[int]:
     """Iterations after which certificates are evaluated: ever further apart."""
-    checks = [0]
+    checks = [min(done + 20, max_iterations)]
     while checks[-1] < max_iterations:
         checks.append(min(max(checks[-1] + 20, int(1.4 * checks[-1])), max_iterations))
     return checks
@@ -114,20 +136,29 @@ def _enclose(
     progress: Progress,
 ) -> None:
     """Iterate from the coarsest grid to the finest, then on the flux; an interrupt keeps the best so far."""
-    half_reach = problem.half_reach
+    mesh, half_reach = problem.mesh, problem.half_reach
     try:
         f, p = _start(meshes, densities, half_reach, tolerance, progress)
-        load = (problem.loaded / meshes[0].node_volume).astype(np.float32)
-        iteration = DualIteration(meshes[0], load, half_reach, f, p)
-        for check in _checks(max_iterations):
+        load = (problem.loaded / mesh.node_volume).astype(np.float32)
+        smooth = DualIteration(mesh, load, half_reach, f, p, smooth=True)
+        gap = _by_splines(problem, smooth, bounds, tolerance, max_iterations, progress)
+        if bounds.closed(tolerance):
+            return
+        potential = f.copy()
+        iteration = DualIteration(mesh, load, half_reach, f, p, smooth=False)
+        for check in _checks(bounds.n_iterations, max_iterations):
             iteration.run(check - bounds.n_iterations)
             bounds.n_iterations = check
-            problem.lower(f, bounds)
-            problem.upper(f, p, bounds)
-            progress("flat norm", 0.3 + 0.5 * check / max(max_iterations, 1))
-            if bounds.lower >= (1 - tolerance) * bounds.solver_upper:
+            problem.trilinear(f, bounds, tolerance)
+            problem.discrete(p, bounds)
+            progress("flat norm", 0.4 + 0.4 * check / max(max_iterations, 1))
+            lower, upper = bounds.solver
+            if lower >= (1 - tolerance) * upper:
                 break
-        del iteration, p
+        problem.upper(f, p, bounds)
+        del iteration, smooth, p
+        if bounds.gap > gap + tolerance:
+            problem.spline(potential, bounds, tolerance, repair=_SHARE * max(tolerance - gap, 0.0))
         _tighten(problem, densities[0], bounds, tolerance, progress)
     except KeyboardInterrupt:
         if not np.isfinite(bounds.upper):
@@ -135,11 +166,44 @@ def _enclose(
         bounds.interrupted = True
 
 
+def _by_splines(
+    problem: Problem,
+    iteration: DualIteration,
+    bounds: Bounds,
+    tolerance: float,
+    max_iterations: int,
+    progress: Progress,
+) -> float:
+    """Close the continuum's interval with splines, as long as that is in sight: not with noise.
+
+    Returns how wide it would be with the last spline, if all its gradients could be shortened for nothing.
+    """
+    gap = last = narrowest = np.inf
+    for check in range(0, min(_SPLINE_ITERATIONS, max_iterations) + 1, _SPLINE_CHECK):
+        iteration.run(check - bounds.n_iterations)
+        bounds.n_iterations = check
+        f, p = iteration.f, iteration.p
+        problem.upper(f, p, bounds)
+        gap = 1 - problem.spline(f, bounds, tolerance) / bounds.upper
+        hopeless = gap > _OUT_OF_SIGHT * tolerance and check > 0
+        stands = gap > _IN_SIGHT * tolerance and abs(gap - last) < _STANDSTILL * gap
+        if abs(gap) <= _IN_SIGHT * tolerance:
+            room = min(tolerance - gap, tolerance)
+            problem.spline(f, bounds, tolerance, repair=_SHARE * room)
+            stands = bounds.gap > (1 - _LITTLE) * narrowest
+            narrowest = min(bounds.gap, narrowest)
+        progress("flat norm", 0.3 + 0.1 * check / _SPLINE_ITERATIONS)
+        if bounds.closed(tolerance) or hopeless or stands:
+            break
+        last = gap
+    return abs(gap)
+
+
 def _tighten(
     problem: Problem, density: NDArray[np.float64], bounds: Bounds, tolerance: float, progress: Progress
 ) -> None:
     """Lower the continuum's upper bound by the cheapest flux, while that pays."""
-    if bounds.lower >= (1 - tolerance) * bounds.upper:
+    if bounds.closed(tolerance):
         return
     flux = FluxIteration(
         problem.mesh, density.astype(np.float32), problem.half_reach, bounds.potential, bounds.flow
@@ -149,6 +213,6 @@ def _tighten(
         flux.run(check - done)
         cost = problem.continuum(flux.flow, flux.f, bounds)
         progress("flat norm", 0.8 + 0.2 * check / _FLUX_CHECKS[-1])
-        if bounds.lower >= (1 - tolerance) * bounds.upper or cost > (1 - tolerance) * last:
+        if bounds.closed(tolerance) or cost > (1 - tolerance) * last:
             return
         done, last = check, cost

@@ -13,7 +13,7 @@ from dosemover._runtime import Progress, no_progress
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.grid import Grid
-from dosemover.transport.flat_norm_solver import Bounds
+from dosemover.transport.flat_norm_bounds import Bounds
 from dosemover.transport.measure import MeasurePair, Weight, checked_pair, to_evaluated_dose
 from dosemover.transport.result import TransportResult
 
@@ -65,8 +65,11 @@ class _Solved:
 
         if self.bounds is None:
             return np.zeros(self.pair.grid.shape)
-        f = np.pad(self.bounds.potential.astype(np.float64), self._padding(), mode="edge")
-        return Mesh.of(self.pair.grid).voxel_means(f)
+        mesh = Mesh.of(self.pair.grid)
+        smooth = self.bounds.spline > self.bounds.trilinear
+        best = self.bounds.coefficients if smooth else self.bounds.potential
+        f = np.pad(best.astype(np.float64), self._padding(), mode="edge")
+        return mesh.spline_means(f) if smooth else mesh.voxel_means(f)
 
     def outside(self, values: NDArray[Any]) -> NDArray[Any]:
         """Values on the box, 0 around it."""
@@ -113,9 +116,17 @@ def _flow_fields(solved: _Solved) -> dict[str, NDArray[Any]]:
     return {"flow_mm": solved.outside(flow), "gain_loss_gy": solved.outside(gain)}
 
 
+def _value(bounds: Bounds, tolerance: float) -> float:
+    """Middle of the continuum's interval where that is narrow, else of the solver's, if inside the former."""
+    if bounds.closed(tolerance):
+        return (bounds.lower + bounds.upper) / 2
+    return min(max(sum(bounds.solver) / 2, bounds.lower), bounds.upper)
+
+
 def _status(bounds: Bounds, tolerance: float) -> str:
     """What a reader must know."""
-    width = 1 - bounds.lower / bounds.solver_upper
+    lower, upper = bounds.solver
+    width = min(1 - lower / upper, bounds.gap)
     if bounds.interrupted:
         return f"interrupted: the interval holds, and is {100 * width:.2g} % wide for the solver"
     if width > tolerance:
@@ -140,18 +151,18 @@ def _result(
             grid=solved.pair.grid,
             parts=parts,
             fields=fields,
-            settings=settings | {"solver_upper_mm": 0.0},
+            settings=settings | {"solver_lower_mm": 0.0, "solver_upper_mm": 0.0},
         )
-    solver_upper = bounds.solver_upper * unit
-    lower = min(bounds.lower * unit, solver_upper)  # they may meet, to rounding
+    closed = bounds.closed(settings["tolerance"])
+    lower, upper = (bounds.lower, bounds.upper) if closed else bounds.solver
     return TransportResult(
-        value=(lower + solver_upper) / 2,
-        lower=lower,
+        value=_value(bounds, settings["tolerance"]) * unit,
+        lower=bounds.lower * unit,
         upper=bounds.upper * unit,
         grid=solved.pair.grid,
         parts=parts,
         fields=fields,
-        settings=settings | {"solver_upper_mm": solver_upper},
+        settings=settings | {"solver_lower_mm": lower * unit, "solver_upper_mm": upper * unit},
         n_iterations=bounds.n_iterations,
         status=_status(bounds, settings["tolerance"]),
     )
@@ -409,7 +420,8 @@ def flat_norm_gradient(
     )
     slope = -solved.potential() * pair.grid.voxel_volume_mm3 / pair.reference_mass
     gradient = to_evaluated_dose(slope, reference=reference, evaluated=evaluated, mask=mask, weight=weight)
-    return _middle(solved.bounds) / pair.reference_mass, gradient
+    value = 0.0 if solved.bounds is None else _value(solved.bounds, tolerance)
+    return value / pair.reference_mass, gradient
 
 
 def wasserstein_1_gradient(
@@ -449,12 +461,7 @@ def wasserstein_1_gradient(
     mass = pair.evaluated_mass
     slope = -(f - float(np.sum(f * pair.b * volume)) / mass) * volume / mass
     gradient = to_evaluated_dose(slope, reference=reference, evaluated=evaluated, mask=mask, weight=weight)
-    return _middle(solved.bounds), gradient
-
-
-def _middle(bounds: Bounds | None) -> float:
-    """Middle of the solver's interval."""
-    return 0.0 if bounds is None else (bounds.lower + bounds.solver_upper) / 2
+    return 0.0 if solved.bounds is None else _value(solved.bounds, tolerance), gradient
 
 
 def flat_norm_profile(

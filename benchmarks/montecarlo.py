@@ -1,6 +1,6 @@
 """Photon engine: histories per second, gain of each variance reduction, ratio to ompMC.
 
-Usage: python benchmarks/montecarlo.py [--quick]
+Usage: python benchmarks/montecarlo.py [--quick] [--parts speed,gains,ompmc] [--cases WORDS]
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ def core(phantom: mc.Phantom, first: int, last: int) -> np.ndarray:
     return region
 
 
-def gains(histories: int) -> None:
-    """Efficiency of each variance reduction over analog, on the case that it is meant for."""
+def gains(histories: int, words: str = "") -> None:
+    """Efficiency of each variance reduction over analog, on the case that it is meant for.
+
+    ``words`` choose cases: those whose names hold them.
+    """
     kv = mc.water_tank(size_mm=100.0, voxel_mm=5.0)
     plate = mc.water_tank(size_mm=(60.0, 10.0, 60.0), voxel_mm=5.0)
     metal = mc.uniform("lung", size_mm=160.0, voxel_mm=4.0).with_shape(
@@ -93,13 +96,15 @@ def gains(histories: int) -> None:
         ),
     }
     for name, (phantom, energy, region, changes) in cases.items():
+        if words not in name:
+            continue
         beam = mc.Beam(spectrum=mc.Spectrum.mono(energy), field_mm=40.0)
         config = mc.SimulationConfig(phantom=phantom, sources=(beam,), histories=histories, batches=20)
         plain, other = timed(config), timed(dataclasses.replace(config, seed=2, **changes))
         (a, sa), (b, sb) = plain.energy_in(region), other.energy_in(region)
         ratio = efficiency(other, region) / efficiency(plain, region)
         bias, spread = 100 * (b - a) / a, 100 * np.hypot(sa, sb) / a
-        print(f"{name:32s} gain {ratio:7.1f}   bias {bias:+.2f} +- {spread:.2f} %")
+        print(f"{name:32s} {histories} histories: gain {ratio:7.1f}   bias {bias:+.2f} +- {spread:.2f} %")
 
 
 def against_ompmc(histories: int) -> None:
@@ -123,13 +128,19 @@ def against_ompmc(histories: int) -> None:
 
 
 def main() -> None:
-    """Run all three parts."""
+    """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the histories")
-    divisor = 10 if parser.parse_args().quick else 1
-    speed(4_000_000 // divisor)
-    gains(600_000 // divisor)
-    against_ompmc(800_000 // divisor)
+    parser.add_argument("--parts", default="speed,gains,ompmc", help="some of speed, gains, ompmc")
+    parser.add_argument("--cases", default="", help="of the gains, only cases whose names hold these words")
+    arguments = parser.parse_args()
+    divisor, parts = 10 if arguments.quick else 1, arguments.parts.split(",")
+    if "speed" in parts:
+        speed(4_000_000 // divisor)
+    if "gains" in parts:
+        gains(600_000 // divisor, arguments.cases)
+    if "ompmc" in parts:
+        against_ompmc(800_000 // divisor)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -246,6 +247,26 @@ def test_ctrl_c_keeps_what_was_simulated_and_it_continues(monkeypatch):
     assert 0 < partial.histories < 60000
     monkeypatch.setattr(photon_engine.PhotonEngine, "advance", advance)
     assert np.array_equal(mc.simulate(setup, resume=partial).dose_gy, mc.simulate(setup).dose_gy)
+
+
+def test_ctrl_c_amid_a_chunk_leaves_tallies_and_histories_in_step(monkeypatch):
+    """A signal while some batches are ahead of others: none of them may count twice when resumed."""
+    setup = config(histories=60000)
+    advance, calls = photon_engine.PhotonEngine._advance_batch, []
+
+    def signalled(self, b, stop):
+        calls.append(b)
+        if len(calls) == 25:  # the third chunk of ten batches
+            os.kill(os.getpid(), signal.SIGINT)
+        return advance(self, b, stop)
+
+    monkeypatch.setattr(photon_engine.PhotonEngine, "_advance_batch", signalled)
+    partial = mc.simulate(setup)
+    assert partial.status == "interrupted"
+    assert len(calls) == 30
+    assert np.array_equal(partial.tallies.balance[:, 5], partial.tallies.histories)
+    assert np.array_equal(mc.simulate(setup, resume=partial).dose_gy, mc.simulate(setup).dose_gy)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_stop_rules_end_a_run_at_a_fixed_number_of_histories():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -224,8 +227,11 @@ class PhotonEngine:
         return None, 1
 
     def advance(self, stop: int) -> None:
-        """Simulate every batch up to ``stop`` histories, or until its sample buffer is full."""
-        with np.errstate(over="ignore"), ThreadPoolExecutor(thread_count()) as pool:
+        """Simulate every batch up to ``stop`` histories, or until its sample buffer is full.
+
+        Ctrl-C is heard when all of them are there: a tally and its number of histories always agree.
+        """
+        with deferred_interrupt(), np.errstate(over="ignore"), ThreadPoolExecutor(thread_count()) as pool:
             self.done = np.array(
                 list(pool.map(lambda b: self._advance_batch(b, stop), range(self.config.batches)))
             )
@@ -316,6 +322,22 @@ def cpu_time() -> float:
     """Processor time of this process and its children [s]."""
     t = os.times()
     return t.user + t.system + t.children_user + t.children_system
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, so that what it changes stays whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C is raised in the main thread alone
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+    if heard and before is not signal.SIG_IGN:
+        signal.raise_signal(signal.SIGINT)
 
 
 def run_photons(

@@ -26,6 +26,7 @@ from dosemover.comparison.registry import select
 from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap
 from dosemover.grid import Grid
+from dosemover.study.analysis_labels import WHITE_NOISE
 from dosemover.study.measure import measure
 from dosemover.transport import dose_movers_distance, emd, wasserstein_1, wasserstein_2
 
@@ -40,30 +41,13 @@ SEED = 20261124
 
 Array = NDArray[np.float64]
 
-EVERYDAY = (
-    "mass_ratio",
-    "center_shift_mm",
-    "rmse_gy",
-    "debiased_rmse_gy",
-    "max_difference_gy",
-    "ssim",
-    "gamma_2_2_global_passing_rate_percent",
-    "gamma_2_2_global_mean",
-    "isodose_dice_50",
-    "dmd",
-    "moment_dmd_mm",
-    "moment_w2_mm",
-    "sliced_w2_mm",
-)
-"""Metrics of the detection tests."""
-
 RATES = ("gamma_3_3_global_passing_rate_percent", "gamma_2_2_global_passing_rate_percent")
 
 
 def measured(
     reference: DoseMap,
     evaluated: DoseMap,
-    metrics: Iterable[str] = EVERYDAY,
+    metrics: Iterable[str] = WHITE_NOISE,
     gamma: tuple[tuple[float, float], ...] = ((3.0, 3.0), (2.0, 2.0)),
 ) -> dict[str, float]:
     """Values of metrics, without floors."""
@@ -141,7 +125,7 @@ def as_map(dose: Array, noise: float = 0.0, rng: np.random.Generator | None = No
     return DoseMap(dose_gy=noisy, grid=grid, uncertainty_gy=sigma)
 
 
-def detection(noise: float = 0.05, nulls: int = 15, repeats: int = 5) -> dict[str, Any]:
+def detection(noise: float = 0.05, nulls: int = 60, repeats: int = 5) -> dict[str, Any]:
     """Readings without noise, and z of every metric under white noise, for every change."""
     rng = np.random.default_rng(SEED)
     base = field()

@@ -1,17 +1,21 @@
 """Figures and verdicts of a study, on tables whose answers are known."""
 
 import copy
+import re
+from importlib import resources
 
 import numpy as np
 import pytest
 
 from dosemover.study import analysis_findings as findings
 from dosemover.study import analysis_findings_small as small
+from dosemover.study import analysis_gamma, analysis_losses
 from dosemover.study.analysis_labels import group_of, label, matching, shown
 from dosemover.study.analysis_response import median_seconds
 from dosemover.study.analysis_summary import StudyAnalysis
 from dosemover.study.analysis_table import StudyTable
-from dosemover.study.figures_style import style
+from dosemover.study.analysis_verdicts import Finding, Part, part
+from dosemover.study.figures_style import EVALUATED, INK, LINE, REFERENCE, SOFT, style
 from dosemover.study.report import DRAWINGS
 from study_tables import METRICS, costs, made_up, small_findings
 
@@ -44,6 +48,15 @@ def test_figures_without_data_are_left_out(name):
     columns = made_up(replicates=1, levels=(5.0,), metrics={"dice_of_tomorrow": METRICS["dmd_mm"]})
     with style():
         assert DRAWINGS[name].draw(StudyAnalysis(StudyTable(columns))) is None
+
+
+def test_colors_are_those_of_the_report_of_a_comparison():
+    sheet = (resources.files("dosemover.report") / "assets" / "report.css").read_text(encoding="utf-8")
+    colors = dict(
+        reversed(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", sheet))
+    )  # the first of a name counts
+    names = ("reference", "evaluated", "ink", "soft", "line")
+    assert [colors[name] for name in names] == [REFERENCE, EVALUATED, INK, SOFT, LINE]
 
 
 def test_style_stays_within_its_block():
@@ -86,6 +99,36 @@ def test_white_noise_is_left_out_of_averages():
     assert analysis.mean_auc("ssim", 5.0) == pytest.approx(np.mean(aucs))
 
 
+def test_averages_are_over_the_cases_in_which_every_metric_was_measured():
+    columns = made_up(replicates=4, levels=(5.0,))
+    kept = [(c, m) != ("lung", "w1_mm") for c, m in zip(columns["case"], columns["metric"], strict=True)]
+    short = {name: [v for v, k in zip(values, kept, strict=True) if k] for name, values in columns.items()}
+    analysis = StudyAnalysis(StudyTable(short))
+    assert analysis.compared == ["water"]
+    assert analysis.mean_auc("ssim", 5.0) == analysis.mean_auc("ssim", 5.0, case="water")
+    assert StudyAnalysis(StudyTable(columns)).compared == ["lung", "water"]
+
+
+def test_a_statement_is_shown_where_each_of_its_parts_is():
+    assert [Part(claim="", held=h, of=10, share=0.8).verdict for h in (10, 8, 7, 1, 0)] == [
+        "shown", "shown", "partly shown", "partly shown", "refuted"
+    ]  # fmt: skip
+    yes, some, no, none = (part("", found) for found in ([True], [True, False], [False], []))
+    verdicts = [
+        Finding(letter="x", claim="", parts=parts).verdict
+        for parts in ((yes, yes, none), (yes, no), (some,), (no, none), (none,))
+    ]
+    assert verdicts == ["shown", "partly shown", "partly shown", "refuted", "not measured"]
+
+
+def test_the_best_of_many_metrics_does_not_lead_by_chance():
+    level = (0.0, 0.0, 0.05, 0.3)
+    blind = dict.fromkeys((*analysis_losses.LOCAL, "dmd_mm"), level)  # they see nothing but noise
+    found = analysis_losses.races(with_metrics(**blind), "hot_spot")
+    assert [race.outcome for race in found] == ["no difference"] * len(found)
+    assert all(race.best > 0.5 and race.lead.value < race.best - race.ours + 0.02 for race in found)
+
+
 def test_reference_noise_is_five_percent_or_the_nearest():
     assert with_metrics().reference_noise == 5.0
     table = StudyTable(made_up(replicates=2, levels=(10.0, 3.0), metrics={"ssim": METRICS["ssim"]}))
@@ -97,14 +140,18 @@ def test_gamma_that_rises_and_falls_is_shown(analysis):
     assert found.verdict == "shown"
     assert found.numbers["rising"] == found.numbers["rising_of"] > 0
     assert found.numbers["falling"] == found.numbers["falling_of"] > 0
+    assert 0 < found.numbers["saved"] <= found.numbers["saved_of"]
+    rows = list(analysis_gamma.gamma_rows(analysis))
+    assert all(row["best"] > row["calm"] > row["reference_last"] for row in rows)
 
 
 def test_gamma_that_falls_with_any_noise_is_partly_shown():
     columns = made_up(replicates=6)
     rate = "gamma_2_2_global_passing_rate_percent"
+    other = rate.replace("2_2", "3_3")
     ideal, signal, _, floor = METRICS[rate]
     columns["value"] = [
-        ideal + signal * size + floor * noise if metric == rate else value
+        ideal + signal * size + floor * noise if metric in (rate, other) else value
         for metric, value, size, noise in zip(
             columns["metric"], columns["value"], columns["magnitude"], columns["noise_percent"], strict=True
         )
@@ -141,7 +188,9 @@ def test_transport_that_misses_hot_spots_is_shown():
     lost = {"dmd_mm": (0.0, 0.0, 0.02, 0.05)}
     assert findings.where_transport_loses(with_metrics(**lost)).verdict == "shown"
     won = {m: (0.0, 0.0, 0.02, 0.05) for m in METRICS if m not in ("dmd_mm", "mass_ratio")}
-    assert findings.where_transport_loses(with_metrics(**won)).verdict == "refuted"
+    analysis = with_metrics(**won)
+    assert findings.where_transport_loses(analysis).verdict == "refuted"
+    assert {race.outcome for race in analysis_losses.race_rows(analysis)} == {"wins"}
 
 
 def test_moments_are_judged_by_power_and_by_cost(analysis):
@@ -158,15 +207,16 @@ def test_moments_are_judged_by_power_and_by_cost(analysis):
 def test_small_studies_are_judged_by_their_numbers(analysis):
     assert small.smoothing(analysis).verdict == "shown"
     assert small.atoms_are_biased(analysis).verdict == "shown"
-    assert small.made_to_pass(analysis.findings, {})[0] == [True, True]
+    assert analysis_gamma.made_to_pass(analysis.findings, {})[0] == [True, True]
     calm = copy.deepcopy(small_findings())
     for row in calm["smoothed"]["rows"]:
         row["w2_mm"] = 0.5 * row["rmse_gy"]
     for row in calm["made_to_pass"]["rows"]:
         row["gamma_2_2_global_passing_rate_percent"] = 80.0
     analysis = StudyAnalysis(analysis.table, findings=calm)
-    assert small.smoothing(analysis).verdict == "refuted"
-    assert small.made_to_pass(calm, {})[0] == [False, True]
+    lowers, raises = small.smoothing(analysis).parts
+    assert (lowers.verdict, raises.verdict) == ("shown", "refuted")
+    assert analysis_gamma.made_to_pass(calm, {})[0] == [False, True]
 
 
 def test_what_was_not_measured_is_said():

@@ -338,9 +338,14 @@ def _curve(
     return np.stack(columns, axis=-1)
 
 
+def resampled(n: int, draws: int, rng: np.random.Generator | None) -> NDArray[np.intp]:
+    """Indices of n replicates, shape (draws, n), with replacement; all in order without a generator."""
+    return np.arange(n)[None] if rng is None else rng.integers(n, size=(draws, n))
+
+
 def _drawn(values: NDArray[np.float64], draws: int, rng: np.random.Generator | None) -> NDArray[np.float64]:
     """The values themselves, or samples of them with replacement."""
-    return values[None] if rng is None else values[rng.integers(values.size, size=(draws, values.size))]
+    return values[resampled(values.size, draws, rng)]
 
 
 def _smallest(

@@ -1,4 +1,4 @@
-"""What small measured studies beside the table show, and what moments cost: statements (a), (f), (g), (h)."""
+"""What small measured studies beside the table show, and what moments cost: statements (f), (g), (h)."""
 
 from __future__ import annotations
 
@@ -10,82 +10,17 @@ import numpy as np
 
 from dosemover.study.analysis_labels import label
 from dosemover.study.analysis_summary import StudyAnalysis
-from dosemover.study.analysis_verdicts import PASSES_PERCENT, Finding, judged, number
+from dosemover.study.analysis_verdicts import Finding, number, part
 
-Rows = list[Mapping[str, Any]]
-
-RATES = {
-    "gamma_2_2_global_passing_rate_percent": "γ 2/2",
-    "gamma_3_3_global_passing_rate_percent": "γ 3/3",
-}
-
-
-def passing_example(found: Mapping[str, Any]) -> tuple[str, Rows, Rows]:
-    """Passing rate and rows of one output, noise in the evaluated map and in the reference, the least first.
-
-    It is the first rate, and the largest output, with a map that fails at the least noise and passes at more;
-    where there is none, the first rate and the smallest output that fails at the least noise.
-    """
-    by_output: dict[float, dict[str, Rows]] = {}
-    for row in sorted(found["rows"], key=lambda row: float(row["noise_percent"])):
-        places = by_output.setdefault(float(row["output_percent"]), {"evaluated": [], "reference": []})
-        places[row["noise_in"]].append(row)
-    fallback = ""
-    for rate in RATES:
-        failing = [o for o, p in by_output.items() if p["evaluated"][0][rate] < PASSES_PERCENT]
-        passing = [o for o in failing if max(r[rate] for r in by_output[o]["evaluated"]) >= PASSES_PERCENT]
-        if passing:
-            chosen = by_output[max(passing)]
-            return rate, chosen["evaluated"], chosen["reference"]
-        fallback = fallback or (rate if failing else "")
-    rate = fallback or next(iter(RATES))
-    failing = [o for o, p in by_output.items() if p["evaluated"][0][rate] < PASSES_PERCENT]
-    chosen = by_output[min(failing or by_output)]
-    return rate, chosen["evaluated"], chosen["reference"]
-
-
-def made_to_pass(findings: Mapping[str, Any], numbers: dict[str, Any]) -> tuple[list[bool], list[str]]:
-    """Whether a map that fails at the least noise passes at more, on white and on real noise."""
-    parts, sentences = [], []
-    for key, kind in (("made_to_pass", "White noise"), ("real_made_to_pass", "Real 6 MV noise (DOSXYZnrc)")):
-        if key not in findings:
-            continue
-        rate, rows, others = passing_example(findings[key])
-        calm, best = rows[0], max(rows, key=lambda row: row[rate])
-        first = next((r for r in rows if r[rate] >= PASSES_PERCENT), None)
-        last = others[-1]
-        parts.append(calm[rate] < PASSES_PERCENT <= best[rate])
-        numbers[key] = {
-            "rate": RATES[rate],
-            "output": calm["output_percent"],
-            "calm": calm[rate],
-            "best": best[rate],
-            "noise": best["noise_percent"],
-        }
-        start = (
-            ""
-            if first is None or first is calm
-            else (
-                f" (over the limit of {PASSES_PERCENT:g} % from {number(first['noise_percent'], 2)} % "
-                "noise on)"
-            )
-        )
-        sentences.append(
-            f"{kind}, output {number(calm['output_percent'], 2)} % too high: {RATES[rate]} passes "
-            f"{number(calm[rate])} % at {number(calm['noise_percent'], 2)} % noise in the evaluated map and "
-            f"{number(best[rate])} % at {number(best['noise_percent'], 2)} %{start}; with "
-            f"{number(last['noise_percent'], 2)} % noise in the reference it passes {number(last[rate])} %. "
-            f"The mass ratio reads {number(calm['mass_ratio'], 4)} and {number(best['mass_ratio'], 4)}, the "
-            f"DMD {number(calm['dmd_mm'])} and {number(best['dmd_mm'])} mm."
-        )
-    return parts, sentences
+LITTLE_AUC = 0.02
+"""Loss of AUC, averaged over all conditions, that is called little."""
 
 
 def smoothing(analysis: StudyAnalysis) -> Finding:
     """(f) Smoothers lower RMSE and can raise W."""
     claim = "Smoothers and denoisers lower RMSE and can raise W and DMD."
     if "smoothed" not in analysis.findings:
-        return Finding(letter="f", claim=claim, verdict="not measured")
+        return Finding(letter="f", claim=claim)
     found = analysis.findings["smoothed"]
     raised, lowered, sentences = [], [], []
     for beam, name in (("p", "6 MV photons"), ("e", "12 MeV electrons")):
@@ -117,7 +52,10 @@ def smoothing(analysis: StudyAnalysis) -> Finding:
     return Finding(
         letter="f",
         claim=claim,
-        verdict=judged([bool(raised)]),
+        parts=(
+            part("some smoother lowers RMSE", [bool(lowered)]),
+            part("some of those that lower RMSE raise W₂", [bool(raised)]),
+        ),
         sentences=(
             *sentences,
             f"{len(raised)} of the {len(lowered)} smoothers that lower RMSE raise W₂: noise is unbiased, a "
@@ -131,7 +69,7 @@ def atoms_are_biased(analysis: StudyAnalysis) -> Finding:
     """(g) W_2 on voxel atoms is biased, W_1 less so."""
     claim = "W₂ between voxel atoms is biased; W₁ less so."
     if "atoms" not in analysis.findings:
-        return Finding(letter="g", claim=claim, verdict="not measured")
+        return Finding(letter="g", claim=claim)
     found = analysis.findings["atoms"]
     moved = [row for row in found["shifts"] if row["shift_mm"] < found["voxel_mm"]]
     first, copies = moved[0], found["copies"][0]
@@ -141,7 +79,11 @@ def atoms_are_biased(analysis: StudyAnalysis) -> Finding:
     return Finding(
         letter="g",
         claim=claim,
-        verdict=judged([w2 > 0.1, w1 < 0.1 * w2, noise1 < noise2]),
+        parts=(
+            part("W₂ of atoms misreads a small shift by more than a tenth", [w2 > 0.1]),
+            part("W₁ of atoms misreads it less than a tenth as much", [w1 < 0.1 * w2]),
+            part("noise raises W₂ of atoms over that of densities more than W₁", [noise1 < noise2]),
+        ),
         sentences=(
             f"A field shifted by {number(first['shift_mm'], 2)} mm on {number(found['voxel_mm'], 2)} mm "
             f"voxels: W₂ of voxel atoms {number(first['w2_atoms'])} mm, W₁ of atoms "
@@ -176,7 +118,7 @@ def _cost_ratio(findings: Mapping[str, Any], full: str, moment: str) -> tuple[fl
 
 def moments_are_cheap(analysis: StudyAnalysis) -> Finding:
     """(h) Moments lose little of the power at a thousandth of the cost."""
-    sentences, parts, numbers = [], [], {}
+    sentences, kept, cheap, numbers = [], [], [], {}
     for full, moment in (("dmd_mm", "moment_dmd_mm"), ("w2_mm", "moment_w2_mm")):
         pairs = [
             (by[full].auc.value, by[moment].auc.value)
@@ -189,7 +131,8 @@ def moments_are_cheap(analysis: StudyAnalysis) -> Finding:
         loss = np.array([a - b for a, b in pairs])
         error = float(loss.std(ddof=1) / np.sqrt(loss.size)) if loss.size > 1 else math.nan
         ratio, where = _cost_ratio(analysis.findings, full, moment) or (costs[0] / costs[1], "")
-        parts += [float(loss.mean()) < 0.02, ratio >= 1000]
+        kept.append(float(loss.mean()) < LITTLE_AUC)
+        cheap.append(ratio >= 1000)
         numbers[moment] = {"loss": float(loss.mean()), "error": error, "ratio": ratio}
         where = where or f", {number(ratio, 2)} times cheaper"
         worse = "lower" if loss.mean() >= 0 else "higher"
@@ -201,7 +144,10 @@ def moments_are_cheap(analysis: StudyAnalysis) -> Finding:
     return Finding(
         letter="h",
         claim="Moments lose little of the power at a thousandth of the cost.",
-        verdict=judged(parts),
+        parts=(
+            part(f"the AUC is lower by less than {LITTLE_AUC:g} on average", kept),
+            part("the cost is a thousandth", cheap),
+        ),
         sentences=tuple(sentences),
         numbers=numbers,
     )

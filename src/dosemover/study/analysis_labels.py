@@ -104,6 +104,26 @@ FIGURED = (
 )
 """Metrics whose bias under noise is drawn."""
 
+WHITE_NOISE = (
+    "dmd_mm",
+    "moment_dmd_mm",
+    "moment_w2_mm",
+    "sliced_w2_mm",
+    "kr_mm",
+    "dmd_residual_max_percent",
+    "dmd_residual_p99_percent",
+    "mass_ratio",
+    "center_shift_mm",
+    "rmse_gy",
+    "debiased_rmse_gy",
+    "max_difference_gy",
+    "ssim",
+    "gamma_2_2_global_passing_rate_percent",
+    "gamma_2_2_global_mean",
+    "isodose_dice_50",
+)
+"""Metrics that are measured under white noise, beside the table of the study."""
+
 BALANCED = ("w1_mm", "w2_mm", "sliced_w1_mm", "sliced_w2_mm", "sobolev_w2_mm", "axis_w2_mm", "moment_w2_mm")
 """Distances between normalized maps."""
 

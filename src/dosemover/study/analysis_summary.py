@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from dosemover.study.analysis_detection import (
     histories_needed,
     smallest_detectable,
 )
-from dosemover.study.analysis_labels import shown
+from dosemover.study.analysis_labels import matching, pretty, shown
 from dosemover.study.analysis_response import PowerLaw, floor_law, noise_bias
 from dosemover.study.analysis_table import Cell, StudyTable
 from dosemover.study.table import NO_CHANGE
@@ -54,10 +55,16 @@ class StudyAnalysis:
         self.metrics = shown(table.metrics)
 
     @cached_property
-    def cases(self) -> list[str]:
+    def simulated(self) -> list[str]:
         """Simulated cases, or all where none is: white noise is a contrast, no part of averages."""
         simulated = {cell.case for cell in self.table.cells if cell.engine != "analytic"}
         return [case for case in self.table.cases if case in simulated] or self.table.cases
+
+    @cached_property
+    def cases(self) -> list[str]:
+        """Those of the simulated cases that have noise in both maps, which detection is told of."""
+        both = {cell.case for cell in self.table.cells if cell.noise_in == "both"}
+        return [case for case in self.simulated if case in both] or self.simulated
 
     @cached_property
     def main_case(self) -> str:
@@ -67,6 +74,23 @@ class StudyAnalysis:
             for case in self.cases
         }
         return max(conditions, key=lambda case: conditions[case])
+
+    @cached_property
+    def compared(self) -> list[str]:
+        """Simulated cases in which every shown metric was measured, which averages are taken over.
+
+        A case that leaves metrics out would favor or harm them; all cases where none is complete.
+        """
+        measured = {
+            (c.case, c.metric) for c in self.table.cells if c.change != NO_CHANGE and c.noise_in == "both"
+        }
+        whole = [case for case in self.cases if all((case, m) in measured for m in self.metrics)]
+        return whole or self.cases
+
+    def voxel_mm(self, case: str) -> float:
+        """Widest side of a case's voxels [mm]; NaN where the provenance does not tell."""
+        told = self.provenance.get("settings", {}).get("cases", {}).get(case, {}).get("voxel_mm")
+        return float(np.max(told)) if told is not None else math.nan
 
     def changes_of(self, case: str) -> list[str]:
         """Changes of a case."""
@@ -127,17 +151,46 @@ class StudyAnalysis:
                     found[case, metric] = law
         return found
 
-    def mean_auc(self, metric: str, noise: float, *, misjudged: bool = False) -> float:
-        """AUC of a metric averaged over all changes of the simulated cases at a noise level.
+    def mean_auc(
+        self, metric: str, noise: float, *, misjudged: bool = False, case: str | None = None
+    ) -> float:
+        """AUC of a metric averaged over all changes of the compared cases, or of one, at a noise level.
 
         With ``misjudged`` as if the noise were thought to be a tenth larger than it is.
         """
+        cases = self.compared if case is None else [case]
         values = [
             found[metric].misjudged if misjudged else found[metric].auc.value
-            for (case, _, _, level), found in self.by_condition.items()
-            if level == noise and metric in found and case in self.cases
+            for (name, _, _, level), found in self.by_condition.items()
+            if level == noise and metric in found and name in cases
         ]
         return float(np.mean(values)) if values else math.nan
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Condition:
+    """One change in one case at one noise level, with the detections of every metric."""
+
+    case: str
+    change: str
+    size: float
+    noise: float
+    by: Mapping[str, Detection]
+
+    @property
+    def text(self) -> str:
+        """The condition in words."""
+        unit = next(iter(self.by.values())).cell.magnitude_unit
+        return f"{pretty(self.change)} {self.size:g} {unit} ({pretty(self.case)})"
+
+
+def conditions(analysis: StudyAnalysis, *words: str) -> list[Condition]:
+    """Conditions of the changes that are called so, in every case, white noise too."""
+    return [
+        Condition(case=case, change=change, size=size, noise=noise, by=by)
+        for (case, change, size, noise), by in sorted(analysis.by_condition.items())
+        if change in matching(analysis.changes_of(case), *words)
+    ]
 
 
 def floor_rows(analysis: StudyAnalysis) -> Iterable[Row]:

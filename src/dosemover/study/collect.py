@@ -140,7 +140,12 @@ def _provenance(plan: Plan, there: list[Chunk], parts: list[pa.Table], rows: int
             "thinned": dict(study.thinned),
             "left_out": list(study.leave_out),
             "cases": {
-                case.name: {"title": case.title, "engine": case.engine} | dict(case.instead)
+                case.name: {
+                    "title": case.title,
+                    "engine": case.engine,
+                    "voxel_mm": case.document.get("phantom", {}).get("voxel_mm"),
+                    **case.instead,
+                }
                 for case in study.cases
             },
         },

@@ -13,9 +13,11 @@ from dosemover.study.analysis_summary import StudyAnalysis
 from dosemover.study.analysis_table import Cell, excess, trait
 from dosemover.study.figures_style import (
     CYCLE,
+    EVALUATED,
     FAMILY_COLORS,
     INK,
     MARKERS,
+    REFERENCE,
     SOFT,
     family_legend,
     few_decades,
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PLACES: dict[str, tuple[Any, str]] = {
-    "evaluated": ("-", "#c2410c"),
-    "reference": ("-", "#1d5fd0"),
-    "both": ("--", "#545b66"),
+    "evaluated": ("-", EVALUATED),
+    "reference": ("-", REFERENCE),
+    "both": ("--", SOFT),
 }
 _RESPONDING = (
     "dmd_mm",
@@ -101,7 +103,7 @@ def figure_gamma(analysis: StudyAnalysis) -> Figure | None:
     metric = "gamma_2_2_global_passing_rate_percent"
     series: dict[tuple[str, str, float], dict[str, list[Cell]]] = {}
     for cell in analysis.table.select(metric=metric):
-        if cell.values.size and cell.case in analysis.cases:
+        if cell.values.size and cell.case in analysis.simulated:
             places = series.setdefault((cell.case, cell.change, cell.magnitude), {})
             places.setdefault(cell.noise_in, []).append(cell)
     panels = [

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dosemover.study.analysis_detection import Smallest
-from dosemover.study.analysis_findings_small import passing_example
-from dosemover.study.analysis_labels import label, matching, pretty
+from dosemover.study.analysis_gamma import passing_example
+from dosemover.study.analysis_labels import WHITE_NOISE, label, matching, pretty
 from dosemover.study.analysis_summary import StudyAnalysis
 from dosemover.study.analysis_table import trait
 from dosemover.study.figures_style import (
     CYCLE,
+    EVALUATED,
     INK,
     MARKERS,
+    OCHRE,
+    REFERENCE,
     SOFT,
+    TEAL,
     few_decades,
     heat_map,
     log_ticks,
@@ -28,25 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WHITE_METRICS = (
-    "dmd_mm",
-    "moment_dmd_mm",
-    "moment_w2_mm",
-    "sliced_w2_mm",
-    "kr_mm",
-    "dmd_residual_max_percent",
-    "dmd_residual_p99_percent",
-    "mass_ratio",
-    "center_shift_mm",
-    "rmse_gy",
-    "debiased_rmse_gy",
-    "max_difference_gy",
-    "ssim",
-    "gamma_2_2_global_passing_rate_percent",
-    "gamma_2_2_global_mean",
-    "isodose_dice_50",
-)
-
 
 def figure_white(analysis: StudyAnalysis) -> Figure | None:
     """How many spreads of the floor lie between floor and reading, under white noise."""
@@ -57,10 +42,10 @@ def figure_white(analysis: StudyAnalysis) -> Figure | None:
         return None
     changes = found["changes"]
     first = next(iter(changes.values()))
-    metrics = [m for m in _WHITE_METRICS if m in first]
+    metrics = [m for m in WHITE_NOISE if m in first]
     values = np.array([[_toward(m, by[m]["z"]) for by in changes.values()] for m in metrics])
     figure, grid = new_figure(height=0.2 * len(metrics) + 1.5)
-    colors = LinearSegmentedColormap.from_list("z", ["#ffffff", "#dbe7fb", "#7fb0ff", "#1d5fd0", "#0b2a66"])
+    colors = LinearSegmentedColormap.from_list("z", ["#ffffff", "#dbe7fb", "#7fb0ff", REFERENCE, "#0b2a66"])
     image = heat_map(
         grid[0, 0],
         values,
@@ -141,7 +126,7 @@ def figure_atoms(analysis: StudyAnalysis) -> Figure | None:
     ):
         values = [row[x] for row in rows]
         for i, (key, name) in enumerate(kinds):
-            color = ("#c2410c", "#a16207", "#1d5fd0", "#0e7490")[i]
+            color = (EVALUATED, OCHRE, REFERENCE, TEAL)[i]
             axes.plot(
                 values,
                 [row[key] for row in rows],
@@ -173,8 +158,8 @@ def figure_made_to_pass(analysis: StudyAnalysis) -> Figure | None:
     for axes, (found, name) in zip(grid[0], parts, strict=True):
         _, evaluated, reference = passing_example(found)
         for where, rows, color in (
-            ("evaluated", evaluated, "#c2410c"),
-            ("reference", reference, "#1d5fd0"),
+            ("evaluated", evaluated, EVALUATED),
+            ("reference", reference, REFERENCE),
         ):
             for rate, line in (("3_3", "--"), ("2_2", "-")):
                 axes.plot(

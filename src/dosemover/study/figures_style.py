@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 WIDTH_IN = 6.9
 """Width of a figure: the text width of the page [inch]."""
 
-FAMILY_COLORS = {"amounts": "#a16207", "space": "#c2410c", "transport": "#1d5fd0", "moments": "#15803d"}
-"""Colors of the metric families; blue and orange are those of the two maps in the report of a comparison."""
-
-CYCLE = ("#1d5fd0", "#c2410c", "#15803d", "#a16207", "#7e22ce", "#0e7490", "#be185d", "#545b66", "#65a30d")
+REFERENCE, EVALUATED = "#1d5fd0", "#c2410c"
 INK, SOFT, LINE = "#16191d", "#545b66", "#d9dde3"
+"""Colors of the two maps and of texts: those of the same names in the report of a comparison."""
+
+OCHRE, GREEN, TEAL = "#a16207", "#15803d", "#0e7490"
+FAMILY_COLORS = {"amounts": OCHRE, "space": EVALUATED, "transport": REFERENCE, "moments": GREEN}
+CYCLE = (REFERENCE, EVALUATED, GREEN, OCHRE, "#7e22ce", TEAL, "#be185d", SOFT, "#65a30d")
 MARKERS = "os^DvPX*h"
 
 _STYLE: Any = {

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dosemover.study.analysis_detection import AUC_WANTED, BOOTSTRAPS, FALSE_ALARMS, POWER_WANTED
 from dosemover.study.analysis_findings import FINDINGS
+from dosemover.study.analysis_gamma import gamma_rows
 from dosemover.study.analysis_labels import label, matching, pretty
+from dosemover.study.analysis_losses import race_rows
 from dosemover.study.analysis_summary import StudyAnalysis
 from dosemover.study.analysis_verdicts import Finding, count, number
 
@@ -73,6 +75,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": number,
         "count_of": count,
+        "signed": _signed,
         "label": label,
         "pretty": pretty,
         "typ": typst_text,
@@ -92,19 +95,32 @@ def typst_text(text: str) -> str:
     return re.sub(r"([\\#$*_`<>@\[\]~])", r"\\\1", str(text))
 
 
+def _signed(value: float) -> str:
+    """A difference of two AUC, with its sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
 def _md(text: str) -> str:
     """Text for a cell of a Markdown table."""
     return str(text).replace("|", "\\|").replace("<", "\\<")
 
 
-def key_table(analysis: StudyAnalysis, words: Sequence[str]) -> dict[str, Any] | None:
-    """Smallest detectable size of one change in the main case, by metric and noise level."""
-    case = analysis.main_case
+_FEWEST_SIZES = 3
+"""Sizes of a change from which a table of the smallest that is found says something."""
+
+
+def key_table(analysis: StudyAnalysis, words: Sequence[str], case: str) -> dict[str, Any] | None:
+    """Smallest detectable size of one change in a case, by metric and noise level."""
     names = matching(analysis.changes_of(case), *words)
-    if not names or len({c.magnitude for c in analysis.table.select(case=case, change=names[0])}) < 3:
+    if not names:
         return None
     change = names[0]
-    levels = sorted({noise for c, name, _, noise in analysis.smallest if (c, name) == (case, change)})[::-1]
+    sizes: dict[float, set[float]] = {}
+    for cell in analysis.table.select(case=case, change=change, noise_in="both"):
+        sizes.setdefault(cell.noise_percent, set()).add(cell.magnitude)
+    if max(map(len, sizes.values()), default=0) < _FEWEST_SIZES:
+        return None
+    levels = sorted((noise for noise, found in sizes.items() if len(found) > 1), reverse=True)
     rows = []
     unit = ""
     for metric in KEY_METRICS:
@@ -118,6 +134,7 @@ def key_table(analysis: StudyAnalysis, words: Sequence[str]) -> dict[str, Any] |
     if not rows:
         return None
     return {
+        "case": pretty(case),
         "change": pretty(change),
         "unit": unit,
         "levels": levels,
@@ -146,8 +163,8 @@ def _levels(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     found = []
     titles = analysis.provenance.get("settings", {}).get("cases", {})
     for case in analysis.table.cases:
-        cells = [c for c in analysis.table.select(case=case, change="none", noise_in="both") if c.values.size]
-        by_level = {c.noise_percent: c for c in cells}
+        cells = [c for c in analysis.table.select(case=case, change="none") if c.values.size]
+        by_level = {c.noise_percent: c for c in sorted(cells, key=lambda c: c.noise_in == "both")}
         if not by_level:
             continue
         first = next(iter(by_level.values()))
@@ -187,6 +204,19 @@ def _changes(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     ]
 
 
+def key_tables(analysis: StudyAnalysis) -> list[list[dict[str, Any]]]:
+    """Tables of the smallest sizes found, by case: the main one first."""
+    cases = [analysis.main_case, *(case for case in analysis.cases if case != analysis.main_case)]
+    found = [[key_table(analysis, words, case) for words in _KEY_CHANGES] for case in cases]
+    return [kept for tables in found if (kept := [table for table in tables if table])]
+
+
+def _ranked_cases(analysis: StudyAnalysis) -> list[str]:
+    """Simulated cases with changes at the reference noise."""
+    measured = {case for case, _, _, noise in analysis.by_condition if noise == analysis.reference_noise}
+    return [case for case in analysis.cases if case in measured]
+
+
 def _ranking(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     """Metrics by their mean AUC at the reference noise."""
     noise = analysis.reference_noise
@@ -197,6 +227,7 @@ def _ranking(analysis: StudyAnalysis) -> list[dict[str, Any]]:
             "key": m,
             "metric": label(m),
             "auc": auc,
+            "by_case": [analysis.mean_auc(m, noise, case=case) for case in _ranked_cases(analysis)],
             "misjudged": analysis.mean_auc(m, noise, misjudged=True),
             "seconds": analysis.seconds.get(m, math.nan),
         }
@@ -231,7 +262,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
     findings: dict[str, Finding] = {f.letter: f for f in (judge(analysis) for judge in FINDINGS)}
     table = analysis.table
     ranking = _ranking(analysis)
-    tables = [t for t in (key_table(analysis, words) for words in _KEY_CHANGES) if t]
+    tables = key_tables(analysis)
     seconds = sum(
         analysis.provenance.get(key) or 0.0
         for key in ("bank_cpu_seconds", "measurement_cpu_seconds", "pilot_cpu_seconds")
@@ -239,6 +270,10 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
     return {
         "findings": findings,
         "tables": tables,
+        "gamma_rows": list(gamma_rows(analysis)),
+        "races": race_rows(analysis),
+        "compared": [pretty(case) for case in analysis.compared],
+        "ranked_cases": [pretty(case) for case in _ranked_cases(analysis)],
         "main_case": pretty(analysis.main_case),
         "cases": _levels(analysis),
         "changes": _changes(analysis),

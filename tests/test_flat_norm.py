@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import BSpline
 from scipy.optimize import linprog
 
 from closed_forms import w1_on_a_line
@@ -25,6 +26,7 @@ from dosemover.transport import (
     wasserstein_1,
     wasserstein_1_gradient,
 )
+from dosemover.transport.flat_norm_bounds import Bounds, Problem
 from dosemover.transport.flat_norm_mesh import Axis, Mesh
 from strategies import dose_maps, grids
 from transport_maps import box_map, gaussian_pair, line_map, random_pair, uneven_grid
@@ -226,11 +228,92 @@ def split(dose, n):
     values = dose.dose_gy
     for axis in range(3):
         values = np.repeat(values, n, axis=axis)
-    edges = [np.linspace(e[0], e[-1], n * (e.size - 1) + 1) for e in dose.grid.edges_mm]
+    edges = [np.interp(np.arange(n * (e.size - 1) + 1) / n, np.arange(e.size), e) for e in dose.grid.edges_mm]
     return DoseMap(dose_gy=values, grid=Grid(z_edges_mm=edges[0], y_edges_mm=edges[1], x_edges_mm=edges[2]))
 
 
 # ---------------------------------------------------------------- certificates
+
+
+def spline_matrices(edges, points):
+    """Values and slopes at points of quadratic B-splines with these knots, mirrored at the ends."""
+    n, first, last = edges.size - 1, edges[1] - edges[0], edges[-1] - edges[-2]
+    knots = np.concatenate([edges[0] - first * np.array([2, 1]), edges, edges[-1] + last * np.array([1, 2])])
+    mirrored = np.pad(np.eye(n), ((1, 1), (0, 0)), mode="edge")
+    spline = BSpline(knots, mirrored, 2)
+    return spline(points), spline.derivative()(points)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 4, 5), (1, 1, 7), (3, 1, 2)])
+def test_no_sampled_gradient_of_a_spline_exceeds_its_certified_length(shape):
+    grid = uneven_grid(21, shape)
+    rng = np.random.default_rng(21)
+    c = (4 * rng.normal(size=shape)).astype(np.float32)
+    problem = Problem(Mesh.of(grid), rng.normal(size=shape), np.inf)
+    bounds = Bounds(upper=1e9)
+    raw = problem.spline(c, bounds, 0.01)
+    matrices = [
+        spline_matrices(e, np.sort(rng.uniform(e[0], e[-1], 150))) if e.size > 2 else (np.ones((1, 1)),) * 2
+        for e in grid.edges_mm
+    ]
+    slopes = []
+    for axis in range(3):
+        if shape[axis] > 1:
+            parts = [m[1] if i == axis else m[0] for i, m in enumerate(matrices)]
+            slopes.append(np.einsum("ai,bj,ck,ijk->abc", *parts, c))
+    sampled = np.sqrt(sum(s**2 for s in slopes)).max()
+    certified = raw / bounds.spline
+    assert sampled <= certified * (1 + 1e-6)
+    assert sampled >= 0.6 * certified
+    repaired = Bounds(upper=1e9)
+    problem.spline(c, repaired, 0.01, repair=0.001)
+    assert repaired.spline >= bounds.spline
+    means = Mesh.of(grid).spline_means(repaired.coefficients.astype(np.float64))
+    assert np.sum(means * problem.mass) == pytest.approx(repaired.spline, rel=1e-4)
+
+
+def voxel_atoms(dose, n):
+    """Middles of voxels split n times along each axis, masses, and mass times how far that moves it."""
+    fine = split(dose, n) if n > 1 else dose
+    points = np.stack(np.meshgrid(*fine.grid.centers_mm, indexing="ij"), axis=-1).reshape(-1, 3)
+    mass = (fine.dose_gy * fine.grid.voxel_volume_mm3).ravel()
+    widths = [
+        w.reshape([-1 if i == axis else 1 for i in range(3)]) for axis, w in enumerate(fine.grid.widths_mm)
+    ]
+    spread = np.sqrt(sum(w**2 for w in widths) / 12).ravel()
+    return points, mass, float(mass @ spread)
+
+
+def pots_flat_norm(a, b, reach, n):
+    """Flat norm between atoms by POT, gain and loss as a store at half the reach, and the atoms' error."""
+    import ot
+
+    (x, p, moved_a), (y, q, moved_b) = voxel_atoms(a, n), voxel_atoms(b, n)
+    cost = np.zeros((p.size + 1, q.size + 1))
+    cost[:-1, :-1] = np.minimum(ot.dist(x, y, metric="euclidean"), reach)
+    cost[-1, :-1] = cost[:-1, -1] = reach / 2
+    total = p.sum() + q.sum()
+    plan = np.append(p, q.sum()) / total, np.append(q, p.sum()) / total
+    value = ot.emd2(*plan, cost, numItermax=2_000_000) * total
+    return value / p.sum(), (moved_a + moved_b) / p.sum()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_intervals_meet_the_exact_flat_norm_of_fine_atoms_whenever_the_iteration_stops(seed):
+    rng = np.random.default_rng(seed)
+    shape = [(3, 3, 3), (1, 5, 5), (1, 1, 12), (2, 3, 4)][seed % 4]
+    grid = uneven_grid(seed, shape)
+    values = rng.random((2, *shape)) ** 3 * (rng.random((2, *shape)) < 0.7)
+    values[0].flat[0] = values[1].flat[-1] = 1.0
+    a, b = (DoseMap(dose_gy=v, grid=grid) for v in values)
+    b = b.scaled(a.integral_gy_mm3 / b.integral_gy_mm3 * rng.choice([1.0, 0.7, 1.6]))
+    for reach in (0.02, 2.0, 15.0, 5000.0):
+        truth, error = pots_flat_norm(a, b, reach, 3)
+        for limits in ({"max_iterations": 0}, {"max_iterations": 15}, {}):
+            found = flat_norm(reference=a, evaluated=b, reach_mm=reach, **limits)
+            assert found.lower <= (truth + error) * (1 + 1e-5)
+            assert (truth - error) * (1 - 1e-5) <= found.upper
+            assert found.lower <= found.value <= found.upper
 
 
 def test_the_upper_bound_is_the_flux_plus_what_it_leaves_at_half_the_reach():

@@ -301,20 +301,20 @@ def summary(p: list[float]) -> dict[str, Any]:
 
 def changes(data: Path) -> Iterator[dict[str, Any]]:
     """Which metric finds which real change, with 5 and 10 batches a side, by relabelling."""
-    rng = np.random.default_rng(21)
+    rng, own = np.random.default_rng(21), np.random.default_rng(22)
     for change in ("e_shift1", "e_E118", "p_shift1", "p_lung035"):
         beam = change[0]
         region = (slice(None), slice(0, 16 if beam == "e" else 30), slice(17, 47), slice(17, 47))
         null = np.concatenate([load(data, f"{beam}A"), load(data, f"{beam}B")])[region]
         real = load(data, change)[region]
-        for n, merged, metrics in (
-            (5, 1, CHANGE_METRICS),
-            (10, 1, (*CHANGE_METRICS, *MORE_METRICS)),
-            (10, 2, COSTLY_METRICS),
+        for n, merged, metrics, chosen in (
+            (5, 1, CHANGE_METRICS, rng),
+            (10, 1, (*CHANGE_METRICS, *MORE_METRICS), rng),
+            (10, 2, COSTLY_METRICS, own),
         ):
             found: dict[str, list[MetricResult]] = {}
             for seed in range(REPEATS):
-                pair = (null[rng.permutation(len(null))[:n]], real[rng.permutation(len(real))[:n]])
+                pair = (null[chosen.permutation(len(null))[:n]], real[chosen.permutation(len(real))[:n]])
                 first, second = (dose_map(side, merged=merged) for side in pair)
                 one = judged(first, second, metrics, draws=DRAWS, seed=seed, independent=False)
                 for key in metrics:

@@ -7,12 +7,14 @@ that u drives, m = M^-1 grad u, makes this u.(b - a) + u.r + L^2 r^2/theta with 
 iterate of conjugate gradients is a bound.
 
 Lower bound. For any potential w the half-steps phi(x) = 2 inf_z (w(z) + |x - z|^2) and psi, the same of -w,
-satisfy phi(x) + psi(y) <= |x - y|^2 <= c(x, y): take the midpoint as z. With g = grad w and H = D^2 w at x,
+satisfy phi(x) + psi(y) <= |x - y|^2 <= c(x, y): take the midpoint as z. F(z) = w(z) + |x - z|^2 is convex
+with D^2 F >= 2 (1 - beta) between x - g/2 and the minimiser, so that inf F >= F - |grad F|^2 / (4 (1 - beta))
+at x - g/2. With g = grad w and H = D^2 w at x,
 
-    phi >= 2 w - |g|^2/2 + g.H g/4 - e |g|^2/4 - |H' g|^2 / (8 (1 - beta)),
+    phi >= 2 w - |g|^2/2 + g.H g/4 - g.e g/4 - |(H + e') g|^2 / (8 (1 - beta)),
 
-e the change of the Hessian along the half-step (third derivatives inside voxels, jumps at faces, both
-weighted as Taylor's remainder weights them), |H'| <= 2 beta the Hessian in the window that holds the
+e, e' the change of the Hessian in the mean over the way from x to x - g/2, with Taylor's and with even
+weights (third derivatives inside voxels, jumps at faces), 2 beta >= |H| in the window that holds the
 minimiser. All of it is bounded from the spline's Bezier net, nothing is sampled. Where beta is too large,
 phi is at least 2 w - max |g|^2/2 over the window. The term g.H g enters phi and psi with opposite signs and
 cancels where the two densities agree.
@@ -284,13 +286,11 @@ def _spanning_tree(
 def _window(space: SplineSpace, bounds: list[NDArray[np.float32]], largest: float) -> None:
     """Widen the bounds (|grad w|, |D2 w|, |D3 w|, jumps), in place, to the window of each minimiser.
 
-    The minimiser of w(z) + |x - z|^2 lies within k voxels if the gradient within k' + 1 voxels stays below
-    k' h for every k' >= k. Where that needs too many voxels, the global gradient bounds it and the Hessian
-    counts as unbounded. ``largest`` multiplies w.
+    The minimiser of w(z) + |x - z|^2 lies |grad w(z)|/2 from x: within k voxels if the gradient within k' + 1
+    voxels stays below twice the width of any k' voxels in a row for every k' >= k. Where that needs too many
+    voxels, the global gradient bounds it and the Hessian counts as unbounded. ``largest`` multiplies w.
     """
     slope = bounds[0]
-    extended = [v for v in space.grid.widths_mm if v.size > 1]
-    h = min((float(v.min()) for v in extended), default=1.0)
     top = float(slope.max())
     scratch = np.empty_like(slope)
 
@@ -298,13 +298,14 @@ def _window(space: SplineSpace, bounds: list[NDArray[np.float32]], largest: floa
         each_slab(lower_kernels.dilate, x.shape[0], x.size, x, scratch)
         return scratch
 
-    steps = int(np.ceil(top * largest / h))
+    spans = _spans(space.grid, _LARGEST_WINDOW)
+    steps = int(np.searchsorted(spans, top * largest / 2)) + 1
     reach = np.ones(slope.shape, np.uint8)
     wider = slope.copy()
     wider[...] = dilated(wider)
     for k in range(1, min(steps, _LARGEST_WINDOW) + 1):
         wider[...] = dilated(wider)
-        reach[wider > k * h / largest] = k + 1
+        reach[wider > 2 * spans[k - 1] / largest] = k + 1
     far = reach > _LARGEST_WINDOW
     if steps > _LARGEST_WINDOW:
         far |= wider > 0
@@ -318,6 +319,17 @@ def _window(space: SplineSpace, bounds: list[NDArray[np.float32]], largest: floa
     if far.any():
         bounds[0][far] = top
         bounds[1][far] = np.inf
+
+
+def _spans(grid: Grid, largest: int) -> NDArray[np.float64]:
+    """Least width of 1, 2, ... voxels in a row along any axis, mirrored at the box [mm]."""
+    spans = np.full(largest, np.inf)
+    for v in grid.widths_mm:
+        if v.size > 1:
+            edges = np.cumsum(np.pad(np.asarray(v), largest, mode="symmetric"))
+            for k in range(1, largest + 1):
+                spans[k - 1] = min(spans[k - 1], float((edges[k:] - edges[:-k]).min()))
+    return np.where(np.isfinite(spans), spans, 1.0)
 
 
 def half_step_lower_bounds(
@@ -371,17 +383,15 @@ def half_step_lower_bounds(
         *inverse,
         *bounds,
     )
-    own = bounds[0].copy()
+    own = [bounds[0].copy(), bounds[2].copy()]
     _window(space, bounds, max(scales))
     factors = np.array([n // m for n, m in zip(shape, a.shape, strict=True)])
-    widths = [v for v in space.grid.widths_mm if v.size > 1]
-    uneven = 0.0 if space.grid.is_even else min((float(v.min()) for v in widths), default=0.0)
     partial = np.empty((shape[0], len(scales)))
     excess = np.empty(shape, np.float32)
     each_slab(
         lower_kernels.half_steps, shape[0], c.size, c, a, b, factors, *space.tables, bezier[0], bezier[1],
-        rows, second[0], second[1], 2 * np.square(inverse[2]), *inverse, own, *bounds, np.array(scales),
-        min(penalty, 1e30), uneven, partial, excess,
+        rows, second[0], second[1], 2 * np.square(inverse[2]), *inverse, *own, *bounds, np.array(scales),
+        min(penalty, 1e30), partial, excess,
     )  # fmt: skip
     return partial.sum(axis=0), excess
 

@@ -20,6 +20,36 @@ def _jump(left, right, wide, n2, scale, out):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def _upper_jumps(c, i, j, s0, s1, s2, ih0, ih1, ih2, X, L, R, J):
+    """Bounds of the jumps of D2 w over the width at the upper faces of row (i, j): raises J[axis, k]."""
+    n0, n1, n2 = c.shape
+    for m in range(3):
+        jj = min(max(j - 1 + m, 0), n1 - 1)
+        if i < n0 - 1:
+            for k in range(n2):
+                L[k] = s0[i, 0] * c[max(i - 1, 0), jj, k] + s0[i, 1] * c[i, jj, k]
+                L[k] += s0[i, 2] * c[i + 1, jj, k]
+                R[k] = s0[i + 1, 0] * c[i, jj, k] + s0[i + 1, 1] * c[i + 1, jj, k]
+                R[k] += s0[i + 1, 2] * c[min(i + 2, n0 - 1), jj, k]
+            _jump(L, R, X, n2, max(ih0[i], ih0[i + 1]), J[0])
+        ii = min(max(i - 1 + m, 0), n0 - 1)
+        if j < n1 - 1:
+            for k in range(n2):
+                L[k] = s1[j, 0] * c[ii, max(j - 1, 0), k] + s1[j, 1] * c[ii, j, k]
+                L[k] += s1[j, 2] * c[ii, j + 1, k]
+                R[k] = s1[j + 1, 0] * c[ii, j, k] + s1[j + 1, 1] * c[ii, j + 1, k]
+                R[k] += s1[j + 1, 2] * c[ii, min(j + 2, n1 - 1), k]
+            _jump(L, R, X, n2, max(ih1[j], ih1[j + 1]), J[1])
+        for m1 in range(3):
+            row = c[ii, min(max(j - 1 + m1, 0), n1 - 1)]
+            for k in range(n2):
+                L[k] = s2[k, 0] * row[max(k - 1, 0)] + s2[k, 1] * row[k]
+                L[k] += s2[k, 2] * row[min(k + 1, n2 - 1)]
+            for k in range(n2 - 1):
+                J[2, k] = max(J[2, k], max(ih2[k], ih2[k + 1]) * abs(L[k + 1] - L[k]))
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def shape_bounds(low, high, c, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, hess, smooth, jump):
     """Bounds over each voxel from Bezier nets: |grad w|, |D2 w|, |D3 w| inside, jumps of D2 w over h.
 
@@ -43,13 +73,7 @@ def shape_bounds(low, high, c, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, hess
         load_plane(c, i, b0, np0, Z)
         for j in range(n1):
             load_row(Z, j, b1, b2, np0, np1, np2, X, Y)
-            for p in range(3):
-                for q in range(3):
-                    for r in range(3):
-                        if p >= np0 or q >= np1 or r >= np2:
-                            s = Y[min(p, np0 - 1), min(q, np1 - 1), min(r, np2 - 1)]
-                            for k in range(n2):
-                                Y[p, q, r, k] = s[k]
+            _repeat_missing(Y, np0, np1, np2)
             G[:] = 0.0
             H[:] = 0.0
             T[:] = 0.0
@@ -101,30 +125,7 @@ def shape_bounds(low, high, c, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, hess
                         v = Y[s, t, 1, k] - Y[s + 1, t, 1, k] - Y[s, t + 1, 1, k] + Y[s + 1, t + 1, 1, k]
                         w = Y[s, t, 2, k] - Y[s + 1, t, 2, k] - Y[s, t + 1, 2, k] + Y[s + 1, t + 1, 2, k]
                         T[6, k] = max(T[6, k], max(abs(v - u), abs(w - v)))
-            for m in range(3):
-                jj = min(max(j - 1 + m, 0), n1 - 1)
-                if i < n0 - 1:
-                    for k in range(n2):
-                        L[k] = s0[i, 0] * c[max(i - 1, 0), jj, k] + s0[i, 1] * c[i, jj, k]
-                        L[k] += s0[i, 2] * c[i + 1, jj, k]
-                        R[k] = s0[i + 1, 0] * c[i, jj, k] + s0[i + 1, 1] * c[i + 1, jj, k]
-                        R[k] += s0[i + 1, 2] * c[min(i + 2, n0 - 1), jj, k]
-                    _jump(L, R, X, n2, max(ih0[i], ih0[i + 1]), J[0])
-                ii = min(max(i - 1 + m, 0), n0 - 1)
-                if j < n1 - 1:
-                    for k in range(n2):
-                        L[k] = s1[j, 0] * c[ii, max(j - 1, 0), k] + s1[j, 1] * c[ii, j, k]
-                        L[k] += s1[j, 2] * c[ii, j + 1, k]
-                        R[k] = s1[j + 1, 0] * c[ii, j, k] + s1[j + 1, 1] * c[ii, j + 1, k]
-                        R[k] += s1[j + 1, 2] * c[ii, min(j + 2, n1 - 1), k]
-                    _jump(L, R, X, n2, max(ih1[j], ih1[j + 1]), J[1])
-                for m1 in range(3):
-                    row = c[ii, min(max(j - 1 + m1, 0), n1 - 1)]
-                    for k in range(n2):
-                        L[k] = s2[k, 0] * row[max(k - 1, 0)] + s2[k, 1] * row[k]
-                        L[k] += s2[k, 2] * row[min(k + 1, n2 - 1)]
-                    for k in range(n2 - 1):
-                        J[2, k] = max(J[2, k], max(ih2[k], ih2[k + 1]) * abs(L[k + 1] - L[k]))
+            _upper_jumps(c, i, j, s0, s1, s2, ih0, ih1, ih2, X, L, R, J)
             X[0] = 0.0
             X[n2 + 1] = 0.0
             up = 1.0 + 1e-6
@@ -198,6 +199,39 @@ def _products(Y, E):
                     E[4, k] += f * Y[p + 1, q, r, k] * Y[p, q + 1, r, k]
                     E[5, k] += f * Y[p + 1, r, q, k] * Y[p, r, q + 1, k]
                     E[6, k] += f * Y[r, p + 1, q, k] * Y[r, p, q + 1, k]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def _second_moments(Y, M, V):
+    """Means and variances over each voxel of the second derivatives (xx yy zz xy xz yz) in voxel units."""
+    r12 = np.sqrt(12.0)
+    r60 = np.sqrt(60.0)
+    top = r12 * r60
+    n2 = M.shape[1]
+    V[:] = 0.0
+    for k in range(n2):
+        M[0, k] = top * Y[2, 0, 0, k]
+        M[1, k] = top * Y[0, 2, 0, k]
+        M[2, k] = top * Y[0, 0, 2, k]
+        M[3, k] = 12.0 * Y[1, 1, 0, k]
+        M[4, k] = 12.0 * Y[1, 0, 1, k]
+        M[5, k] = 12.0 * Y[0, 1, 1, k]
+    for p in range(3):
+        for q in range(3):
+            if p + q > 0:
+                for k in range(n2):
+                    V[0, k] += 720.0 * Y[2, p, q, k] ** 2
+                    V[1, k] += 720.0 * Y[p, 2, q, k] ** 2
+                    V[2, k] += 720.0 * Y[p, q, 2, k] ** 2
+    for p in range(1, 3):
+        for q in range(1, 3):
+            f = (12.0 if p == 1 else 60.0) * (12.0 if q == 1 else 60.0)
+            for r in range(3):
+                if p + q + r > 2:
+                    for k in range(n2):
+                        V[3, k] += f * Y[p, q, r, k] ** 2
+                        V[4, k] += f * Y[p, r, q, k] ** 2
+                        V[5, k] += f * Y[r, p, q, k] ** 2
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
@@ -329,34 +363,52 @@ def _face_jumps(i, j, n0, planes, N, Y, b1, b2, s1, s2, np1, np2, X, T, V, jumps
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _kicks(k, jumps, up, down, ih, f, slack, out):
-    """Means over a voxel of e |g|^2 and e^2 |g|^2 for phi and psi, e the jumps that a half-step crosses.
+def _kicks(k, jumps, up, down, ih, beside, f, step, out):
+    """Means over a voxel of what the jumps on the way from x to x - g/2 cost, for phi (side 0) and psi (1).
 
-    A half-step that starts at distance d < P from a face crosses it with Taylor weight (1 - d/P)^2, of mean
-    P/3h and mean square P/5h. ``slack`` bounds how far twice the half-step may differ from the gradient.
+    out[side] bounds g.e g, out[2 + side] |e' g|^2; e, e' are the change of the Hessian in the mean over the
+    way with Taylor's and with even weights. From distance d < P of a face, a way of length P along its axis
+    crosses it with the weights (1 - d/P)^2 and 1 - d/P: of mean P/3h, and 1 - d/P of mean square P/3h. Faces
+    of other rows, after crossing into them, and further faces of its own row, where P exceeds the width
+    ``beside``, jump by at most ``step`` times the widths before them. out[4 + side] is the sum of P/h.
     """
-    for m in range(4):
+    for m in range(6):
         out[m] = 0.0
-    for axis in range(3):
-        h = ih[axis]
-        rise = 2 * h * f * up[axis, k]
-        fall = 2 * h * f * down[axis, k]
-        for side in range(2):
-            first = rise if side == 0 else fall
-            second = fall if side == 0 else rise
-            lower = f * jumps[axis, 0, side, k]
-            upper = f * jumps[axis, 1, 1 - side, k]
-            g1 = max(first, slack) ** 2
-            g2 = max(second, slack) ** 2
-            p1 = 0.5 * (first + slack) * h
-            p2 = 0.5 * (second + slack) * h
-            out[side] += (lower * p1 * g1 + upper * p2 * g2) / 3
-            out[2 + side] += (lower * lower * p1 * g1 + upper * upper * p2 * g2) / 5
+    for side in range(2):
+        total = 0.0
+        for axis in range(3):
+            total += ih[axis] * ih[axis] * f * (up[axis, k] + down[axis, k])
+        out[4 + side] = total
+        for axis in range(3):
+            h = ih[axis]
+            across = total - h * h * f * (up[axis, k] + down[axis, k])
+            for face in range(2):
+                rises = (face == 0) == (side == 0)
+                g = 2 * h * f * (up[axis, k] if rises else down[axis, k])
+                way = 0.5 * g
+                share = way * h
+                crossed = min(share / 3, 1.0)
+                further = step * way if way > beside[axis, face] else 0.0
+                rise = f * jumps[axis, face, 0, k]
+                fall = f * jumps[axis, face, 1, k]
+                worse = rise if face == side else fall
+                larger = max(rise, fall) + further
+                other = step / h + further
+                turning = min(share * across / 12, 1.0)
+                most = step * (way / 3 + 1 / h)
+                out[side] += min((worse + further) * crossed + other * turning, most) * g * g
+                most = step * (way / 2 + 1 / h)
+                out[2 + side] += min(larger**2 * crossed + other**2 * turning, most**2) * g * g
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _invariants(k, E, lo, hi, ih, out):
-    """Mean |g|^2, mean g.H g, bound of the root mean |H g|^2, and radius R of H over the voxel."""
+def _invariants(k, E, lo, hi, M, V, ih, g, out):
+    """Mean |g|^2 and, with the Hessian H = C + deviation: mean g.C g, root mean |C g|^2, deviation on g.
+
+    C is the middle of H's range, its deviation at most R times |g|, or its mean, its deviation in the root
+    mean at most the largest |g| times its standard deviation: whichever is less. The fourth number is the
+    deviation over the root mean of |g|^2.
+    """
     x = ih[0]
     y = ih[1]
     z = ih[2]
@@ -366,12 +418,6 @@ def _invariants(k, E, lo, hi, ih, out):
     xy = x * y * E[4, k]
     xz = x * z * E[5, k]
     yz = y * z * E[6, k]
-    cxx = x * x * (lo[0, k] + hi[0, k])
-    cyy = y * y * (lo[1, k] + hi[1, k])
-    czz = z * z * (lo[2, k] + hi[2, k])
-    cxy = 2 * x * y * (lo[3, k] + hi[3, k])
-    cxz = 2 * x * z * (lo[4, k] + hi[4, k])
-    cyz = 2 * y * z * (lo[5, k] + hi[5, k])
     rxx = x * x * (hi[0, k] - lo[0, k])
     ryy = y * y * (hi[1, k] - lo[1, k])
     rzz = z * z * (hi[2, k] - lo[2, k])
@@ -381,6 +427,24 @@ def _invariants(k, E, lo, hi, ih, out):
     rows = max(rxx + rxy + rxz, rxy + ryy + ryz, rxz + ryz + rzz)
     radius = min(rows, np.sqrt(rxx**2 + ryy**2 + rzz**2 + 2 * (rxy**2 + rxz**2 + ryz**2)))
     m2 = xx + yy + zz
+    spread = x**4 * V[0, k] + y**4 * V[1, k] + z**4 * V[2, k]
+    spread += 2 * (x * x * y * y * V[3, k] + x * x * z * z * V[4, k] + y * y * z * z * V[5, k])
+    spread = g * np.sqrt(spread) / np.sqrt(m2) if m2 > 0 else 0.0
+    if spread < radius:
+        radius = spread
+        cxx = x * x * M[0, k]
+        cyy = y * y * M[1, k]
+        czz = z * z * M[2, k]
+        cxy = x * y * M[3, k]
+        cxz = x * z * M[4, k]
+        cyz = y * z * M[5, k]
+    else:
+        cxx = x * x * (lo[0, k] + hi[0, k])
+        cyy = y * y * (lo[1, k] + hi[1, k])
+        czz = z * z * (lo[2, k] + hi[2, k])
+        cxy = 2 * x * y * (lo[3, k] + hi[3, k])
+        cxz = 2 * x * z * (lo[4, k] + hi[4, k])
+        cyz = 2 * y * z * (lo[5, k] + hi[5, k])
     q2 = (cxx * cxx + cxy * cxy + cxz * cxz) * xx + (cxy * cxy + cyy * cyy + cyz * cyz) * yy
     q2 += (cxz * cxz + cyz * cyz + czz * czz) * zz
     q2 += 2 * (cxx * cxy + cxy * cyy + cxz * cyz) * xy
@@ -393,41 +457,45 @@ def _invariants(k, E, lo, hi, ih, out):
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
-def _remainders(f, inv, g, hess, smooth, jump, kick, crude, widest, finest, out):
-    """Loss of phi and of psi, the odd term g.H g/4 and its blur, for the multiple f of w (bounds.py)."""
+def _remainders(f, inv, g, hess, inside, around, kick, out):
+    """Loss of phi and of psi, the odd term g.H g/4 and its blur, for the multiple f of w (bounds.py).
+
+    ``inside`` and ``around`` bound |D3 w| in the voxel and in its window: beyond the faces that a way
+    crosses, of which ``kick`` tells the shares, the larger one counts.
+    """
     m2 = f * f * inv[0]
+    top = f * f * g * g
     beta = 0.5 * f * hess
-    reach = 0.5 * f * g / (1 - beta)
-    third = reach / 3 * f * smooth
-    ratio = reach * finest
-    step = f * jump
-    gg = f * f * g * g
+    way = 0.5 * f * g
+    own = f * inside * way
+    more = f * max(around - inside, 0.0) * way
     for side in range(2):
-        if ratio < 1:
-            first = kick[side]
-            second = kick[2 + side]
-        elif crude:
-            first = (reach + widest) * step * gg
-            second = ((reach + widest) * step) ** 2 * gg
-        else:
-            first = 2 / 3 * reach * step * gg
-            second = ((ratio / 3 + 1) * step * widest) ** 2 * gg
-        turned = min((f * f * inv[2] + third * np.sqrt(m2) + np.sqrt(second)) ** 2, 4 * beta * beta * m2)
-        out[side] = 0.25 * (third * m2 + first) + 0.125 * turned / (1 - beta)
+        share = kick[4 + side]
+        bent = own * m2 / 3 + more * top * min(share / 12, 1 / 3) + kick[side]
+        rate = f * f * inv[2] + own * np.sqrt(m2) / 2 + more * np.sqrt(top * min(share / 20, 1 / 4))
+        turned = min((rate + np.sqrt(kick[2 + side])) ** 2, 4 * beta * beta * m2)
+        out[side] = 0.25 * bent + 0.125 * turned / (1 - beta)
     out[2] = 0.25 * f * f * f * inv[1]
     out[3] = 0.25 * f * inv[3] * m2
 
 
 @njit(cache=True, error_model="numpy", nogil=True)
+def _beside(ih, i, out):
+    """Widths of the voxels before and after voxel i of an axis, itself beyond the ends."""
+    out[0] = 1 / ih[max(i - 1, 0)]
+    out[1] = 1 / ih[min(i + 1, ih.size - 1)]
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def half_steps(
-    low, high, c, a, b, blocks, t0, t1, t2, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, near, hess, smooth,
-    jump, scales, K, uneven, partial, excess,
+    low, high, c, a, b, blocks, t0, t1, t2, b0, b1, b2, s0, s1, s2, ih0, ih1, ih2, grad, inside, near, hess,
+    smooth, jump, scales, K, partial, excess,
 ):  # fmt: skip
     """Certified sums over voxels of a p + b q at each multiple of w; a, b constant in blocks of voxels.
 
-    p, q = K (1 - exp(-phi / K)), the half-steps phi, psi of +-w bounded from below (bounds.py). ``near``,
-    ``hess``, ``smooth``, ``jump`` bound the window that holds the minimiser. ``excess`` receives the cost
-    of the remainders over the kinetic term.
+    p, q = K (1 - exp(-phi / K)), the half-steps phi, psi of +-w bounded from below (bounds.py). ``grad`` and
+    ``inside`` bound |grad w| and |D3 w| in the voxel; ``near``, ``hess``, ``smooth``, ``jump`` bound the
+    window that holds the minimiser. ``excess`` receives the cost of the remainders over the kinetic term.
     """
     n0, n1, n2 = c.shape
     np0 = 3 if n0 > 1 else 1
@@ -441,6 +509,9 @@ def half_steps(
     T = np.zeros((1, 3, 3, n2))
     V = np.zeros((3, 3, n2))
     E = np.zeros((7, n2))
+    M = np.empty((6, n2))
+    S = np.empty((6, n2))
+    beside = np.empty((3, 2))
     lo = np.empty((6, n2))
     hi = np.empty((6, n2))
     up = np.empty((3, n2))
@@ -449,7 +520,7 @@ def half_steps(
     mean = np.empty(n2)
     ih = np.empty(3)
     inv = np.empty(4)
-    kick = np.empty(4)
+    kick = np.empty(6)
     rest = np.empty(4)
     for i in range(low, high):
         partial[i] = 0.0
@@ -459,11 +530,14 @@ def half_steps(
             if 0 <= i - 1 + m < n0:
                 _second_plane(c, i - 1 + m, s0, planes[m])
         ih[0] = ih0[i]
+        _beside(ih0, i, beside[0])
         for j in range(n1):
             ih[1] = ih1[j]
+            _beside(ih1, j, beside[1])
             Y[:] = 0.0
             load_row(Z, j, t1, t2, np0, np1, np2, X, Y)
             _products(Y, E)
+            _second_moments(Y, M, S)
             mean[:] = Y[0, 0, 0]
             load_row(N, j, b1, b2, np0, np1, np2, X, Y)
             _repeat_missing(Y, np0, np1, np2)
@@ -478,12 +552,11 @@ def half_steps(
                 if da <= 0 and db <= 0:
                     continue
                 ih[2] = ih2[k]
+                _beside(ih2, k, beside[2])
                 w = mean[k]
                 g = np.float64(grad[i, j, k])
-                widest = 1 / min(ih[0], ih[1], ih[2])
-                finest = max(ih[0], ih[1], ih[2])
                 diameter = np.sqrt(1 / ih[0] ** 2 + 1 / ih[1] ** 2 + 1 / ih[2] ** 2)
-                _invariants(k, E, lo, hi, ih, inv)
+                _invariants(k, E, lo, hi, M, S, ih, g, inv)
                 for s in range(scales.size):
                     f = scales[s]
                     kin = 0.5 * f * f * inv[0]
@@ -493,12 +566,10 @@ def half_steps(
                     lost = (A + B) * (around - kin)
                     beta = 0.5 * f * np.float64(hess[i, j, k])
                     if beta < 0.95:
-                        reach = 0.5 * f * g / (1 - beta)
-                        _kicks(k, jumps, up, down, ih, f, 2 * beta * reach, kick)
-                        narrow = finest if uneven <= 0 else 1 / uneven
+                        _kicks(k, jumps, up, down, ih, beside, f, f * np.float64(jump[i, j, k]), kick)
                         _remainders(
-                            f, inv, g, np.float64(hess[i, j, k]), np.float64(smooth[i, j, k]),
-                            np.float64(jump[i, j, k]), kick, uneven > 0, widest, narrow, rest,
+                            f, inv, g, np.float64(hess[i, j, k]), np.float64(inside[i, j, k]),
+                            np.float64(smooth[i, j, k]), kick, rest,
                         )  # fmt: skip
                         found = A * rest[0] + B * rest[1] - (A - B) * rest[2] + abs(A - B) * rest[3]
                         lost = min(lost, found)

@@ -167,9 +167,9 @@ def nested_start(
     coarse = Grid(z_edges_mm=edges[0], y_edges_mm=edges[1], x_edges_mm=edges[2])
     n, factors = coarse.shape[0], [2 if axis in axes else 1 for axis in range(3)]
     means = []
-    for x in (theta, source):
+    for density in (theta, source):
         out = np.empty(coarse.shape)
-        x = x if grid.is_even else x * grid.voxel_volume_mm3
+        x = density if grid.is_even else density * grid.voxel_volume_mm3
         each_slab(coarse_sum, n, x.size, x, *factors, out)
         out *= (float(grid.voxel_volume_mm3.flat[0]) if grid.is_even else 1.0) / coarse.voxel_volume_mm3
         means.append(out)

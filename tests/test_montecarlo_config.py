@@ -155,9 +155,27 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_file(tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(DosemoverError, match="No space left on device"):
+    with pytest.raises(DosemoverError, match=r"No space left.*Written was dose\.mha, unc.*--resume"):
         mc.write_result(result, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.partial"))
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"dose.mha", "uncertainty.mha", "dose.dcm", "records.json"}
+
+
+def test_the_state_is_written_first_so_that_a_disk_that_fills_costs_no_simulation(tmp_path, monkeypatch):
+    from dosemover import io
+
+    config = read(tmp_path, DOCUMENT)
+    result = mc.simulate(config, histories=400)
+
+    def full(*_, **__):
+        raise DosemoverError("x cannot be written: No space left on device. Nothing was written. Look.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "write_dose", full)
+        with pytest.raises(DosemoverError, match=r"No space left on device\. Written was state\.npz"):
+            mc.write_result(result, tmp_path / "out")
+    again = mc.simulate(config, histories=400, resume=mc.load_state(tmp_path / "out" / "state.npz", config))
+    assert np.array_equal(again.dose_gy, result.dose_gy)
 
 
 def test_a_phase_space_survives_the_round_trip(tmp_path):

@@ -60,6 +60,10 @@ def test_a_beam_from_the_gantry_reaches_the_phantom_with_build_up():
             {"options": {"data_folder": "no/such/folder"}},
             "data_folder must be the path of something that exists",
         ),
+        (
+            {"sources": (mc.Beam(spectrum=mc.Spectrum.mono(2.0), isocenter_mm=(900.0, 0.0, 0.0)),)},
+            "source 1 of 1 misses the phantom",
+        ),
         ({"estimator": "track_length"}, "belong to the built-in engine"),
         (
             {"phantom": mc.uniform("adipose", size_mm=50.0, voxel_mm=25.0)},

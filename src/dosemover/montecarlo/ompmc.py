@@ -22,6 +22,7 @@ from dosemover._runtime import Progress, no_progress
 from dosemover.errors import DosemoverError, InputError, MissingDependencyError
 from dosemover.montecarlo.external import Batch, ExternalEngine, StopRule, check_transport, run_batches
 from dosemover.montecarlo.phase_space import sample_phase_space, write_phase_space
+from dosemover.montecarlo.photon_engine import check_sources, kernel_box
 from dosemover.montecarlo.result import SimulationResult
 from dosemover.montecarlo.settings import SimulationConfig
 
@@ -173,6 +174,7 @@ def _check(config: SimulationConfig) -> None:
     media_of(config)
     for key in ("data_folder", "pegs_file"):
         _own_data(config.options, key)
+    check_sources(config, kernel_box(config))
 
 
 def run_ompmc(

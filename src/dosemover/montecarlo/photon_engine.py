@@ -135,7 +135,7 @@ def equal_blocks(config: SimulationConfig) -> tuple[NDArray[np.int16], NDArray[n
 
 
 def check_sources(config: SimulationConfig, box: NDArray[np.float64]) -> None:
-    """Refuse a source none of whose photons meets the phantom."""
+    """Refuse a source none of whose particles meets the phantom."""
     tables = source_tables(config.photon_sources)
     sampled, beam = np.empty((4096, 8)), np.empty(4096, dtype=np.int64)
     distance = np.empty(4096)
@@ -149,9 +149,8 @@ def check_sources(config: SimulationConfig, box: NDArray[np.float64]) -> None:
         if np.all(distance == source_kernels.MISSED):
             low, high = box[:3], box[:3] + box[3:6] * box[6:9]
             raise InputError(
-                f"source {n + 1} of {len(config.sources)} misses the phantom: none of 4096 photons, which "
-                f"start "
-                f"around {np.round(sampled[:, :3].mean(axis=0), 1).tolist()} mm and fly toward "
+                f"source {n + 1} of {len(config.sources)} misses the phantom: none of 4096 particles, which "
+                f"start around {np.round(sampled[:, :3].mean(axis=0), 1).tolist()} mm and fly toward "
                 f"{np.round(sampled[:, 3:6].mean(axis=0), 2).tolist()}, meets the box from "
                 f"{np.round(low, 1).tolist()} to {np.round(high, 1).tolist()} mm. There would be no dose. "
                 "Check its isocentre, gantry angle and field."

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,20 +203,27 @@ def write_result(result: SimulationResult, directory: str | os.PathLike[str]) ->
         When the disk is full or the folder cannot be written; the simulation stays in memory.
     """
     folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return _write_all(result, folder)
-    except OSError as error:
+    written, failed = [], None
+    for name, write in _writers(result).items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write(folder / name)
+            written.append(folder / name)
+        except (OSError, DosemoverError) as error:
+            failed = error if failed is None else failed
+    if failed is not None:
+        reason = str(failed).split(" Nothing was written")[0]
+        there = ", ".join(path.name for path in written) or "nothing"
         raise DosemoverError(
-            f"the simulation could not be written to {folder}: {error.strerror or error}. What was written "
-            f"may "
-            "be incomplete; the result itself is kept. Free some space or choose another folder, and write "
-            "again."
-        ) from error
+            f"the simulation could not be written to {folder} as a whole: {reason} Written was {there}; the "
+            f"result itself is kept. Free some space or choose another folder, and write again; from a "
+            f"{STATE_FILE} the command line writes it all again with --resume."
+        ) from failed
+    return written
 
 
-def _write_all(result: SimulationResult, folder: Path) -> list[Path]:
-    """Write every file of a result."""
+def _writers(result: SimulationResult) -> dict[str, Callable[[Path], object]]:
+    """What writes each file of a result; first the state, from which all others can be had again."""
     from dosemover.dose import DoseMap
     from dosemover.io import write_dose
 
@@ -225,18 +233,21 @@ def _write_all(result: SimulationResult, folder: Path) -> list[Path]:
     plan = single
     if result.unit != "Gy":
         plan = replace(single, dose_gy=100 * single.dose_gy / max(single.max_gy, 1e-300), unit="relative")
-    maps = {"dose.mha": single, "uncertainty.mha": uncertainty, "dose.dcm": plan, "dose.npz": dose}
-    written = []
-    for name, each in maps.items():
-        write_dose(each, folder / name)
-        written.append(folder / name)
     table = {"records": result.records(), "limits": list(result.limits), "summary": result.summary()}
-    written.append(folder / "records.json")
-    written[-1].write_text(json.dumps(table, indent=1), encoding="utf-8")
+    writers: dict[str, Callable[[Path], object]] = {}
     if result.tallies is not None:
-        written.append(folder / STATE_FILE)
-        save_state(result, written[-1])
-    return written
+        writers[STATE_FILE] = lambda path: save_state(result, path)
+    maps = {"dose.mha": single, "uncertainty.mha": uncertainty, "dose.dcm": plan, "dose.npz": dose}
+    for name, each in maps.items():
+        writers[name] = partial(write_dose, each)
+    writers["records.json"] = lambda path: _write_text(json.dumps(table, indent=1), path)
+    return writers
+
+
+def _write_text(text: str, path: Path) -> None:
+    """Write a text whole, or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def save_state(result: SimulationResult, path: str | os.PathLike[str]) -> None:

@@ -75,6 +75,33 @@ def test_matching_an_unreached_prescription_is_refused():
         dm.compare(field(), field(), scale="match-prescription", prescription_gy=50.0)
 
 
+@pytest.mark.parametrize(
+    ("scales", "factor", "which"), [((1.0, 100.0), "0.01", "evaluated"), ((100.0, 1.0), "100", "reference")]
+)
+def test_a_map_in_cgy_is_told_the_factor_that_mends_it(scales, factor, which):
+    first, second = (field(scale) for scale in scales)
+    (warning,) = dm.compare(first, second, metrics=["mass"]).warnings
+    assert f"--scale {factor} if the {which} map is in cGy" in warning
+    mended = dm.compare(first, second, metrics=["mass"], scale=float(factor))
+    assert mended.metrics["mass_ratio"].value == pytest.approx(1.0)
+    assert not mended.warnings
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "words"),
+    [
+        ("DoseSummationType", ("PLAN", "BEAM"), "sum up different things (DoseSummationType PLAN and BEAM)"),
+        ("DoseType", ("PHYSICAL", "EFFECTIVE"), "doses of different type (DoseType PHYSICAL and EFFECTIVE)"),
+        ("FrameOfReferenceUID", ("1.2", "1.3"), "different frames of reference"),
+        ("DoseType", ("ERROR", "ERROR"), "the reference is of DoseType ERROR"),
+    ],
+)
+def test_maps_that_say_themselves_that_they_differ_in_kind_warn(key, values, words):
+    maps = [field(source={key: value}) for value in values]
+    assert words in " ".join(dm.compare(*maps, metrics=["mass"]).warnings)
+    assert not dm.compare(maps[0], field(), metrics=["mass"]).warnings or values[0] == "ERROR"
+
+
 def test_integrals_that_differ_by_more_than_two_warn():
     result = dm.compare(field(), field(0.4), metrics=["mass"])
     assert any("--scale" in warning for warning in result.warnings)

@@ -405,3 +405,34 @@ def test_a_companion_on_another_grid_or_damaged_is_left_alone(tmp_path):
     dose = read_dose(tmp_path / "a-Dose.mhd")
     assert isinstance(dose, DoseMap)
     assert "not used" in dose.source["uncertainty"]
+
+
+def test_a_data_file_with_letters_beyond_ascii_is_found(tmp_path):
+    image = SimpleITK.GetImageFromArray(VALUES)
+    SimpleITK.WriteImage(image, str(tmp_path / "dose à 2 Gy.mhd"))
+    assert np.array_equal(read_dose(tmp_path / "dose à 2 Gy.mhd").dose_gy, VALUES)
+    header = (tmp_path / "dose à 2 Gy.mhd").read_text("utf-8")
+    (tmp_path / "old.mhd").write_bytes(
+        f"Comment = Ärztin\n{header.replace('dose à 2 Gy', 'x')}".encode("latin-1")
+    )
+    (tmp_path / "dose à 2 Gy.raw").rename(tmp_path / "x.raw")
+    assert np.array_equal(read_dose(tmp_path / "old.mhd").dose_gy, VALUES)
+
+
+def test_nifti_whose_two_transforms_disagree_is_refused(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    affine = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -20], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+    image = nibabel.Nifti1Image(VALUES, affine)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 1)
+    nibabel.save(image, tmp_path / "both.nii")
+    both = read_dose(tmp_path / "both.nii")
+    shifted = affine.copy()
+    shifted[1, 3] += 1.0
+    image.set_sform(shifted, 1)
+    nibabel.save(image, tmp_path / "shifted.nii")
+    with pytest.raises(DataFormatError, match=r"its qform and its sform.*along y: origin -20 and -19 mm"):
+        read_dose(tmp_path / "shifted.nii")
+    image.set_sform(shifted, 0)
+    nibabel.save(image, tmp_path / "one.nii")
+    assert read_dose(tmp_path / "one.nii").grid.coincides_with(both.grid)

@@ -16,6 +16,7 @@ from dosemover.comparison.floors import with_significance
 from dosemover.comparison.inputs import (
     as_dose_map,
     scale_factor,
+    warn_about_kinds,
     warn_about_masses,
     warn_about_outside,
     warn_about_rebinning,
@@ -157,6 +158,7 @@ def compare(
             settings=settings,
             progress=progress or no_progress,
         )
+        warn_about_kinds(context.reference, context.evaluated)
         warn_about_masses(context.reference, context.evaluated)
         warn_about_outside(context.reference, context.evaluated)
         if any(family.name in wanted for family in families.DISTANCES):

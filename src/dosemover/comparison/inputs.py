@@ -128,13 +128,47 @@ def warn_about_masses(reference: DoseMap, evaluated: DoseMap) -> None:
     """Warn where the integrals differ so much that the units are in doubt."""
     ratio = evaluated.integral_gy_mm3 / reference.integral_gy_mm3
     if not 0.5 <= ratio <= 2.0:
+        hint = ""
+        for factor, which in ((0.01, "evaluated"), (100.0, "reference")):
+            if 0.8 <= ratio * factor <= 1.25:
+                hint = f", --scale {factor:g} if the {which} map is in cGy and the other in Gy"
         warnings.warn(
             f"the integral of the evaluated map is {ratio:.4g} times that of the reference: are they in the "
             "same unit, for the same number of fractions or histories? Every number below depends on it. "
-            "Use scale= (--scale FACTOR|match-integral|match-prescription, or --unit cgy).",
+            f"Use scale= (--scale FACTOR|match-integral|match-prescription{hint}).",
             AccuracyWarning,
             stacklevel=3,
         )
+
+
+_KINDS = {
+    "FrameOfReferenceUID": "lie in different frames of reference: without a registration their positions do "
+    "not compare",
+    "DoseType": "are doses of different type",
+    "DoseSummationType": "sum up different things",
+}
+"""DICOM attributes in which two maps that are compared should agree, and what it means if they do not."""
+
+
+def warn_about_kinds(reference: DoseMap, evaluated: DoseMap) -> None:
+    """Warn where two RT Doses say themselves that they are of different kinds."""
+    for key, meaning in _KINDS.items():
+        first, second = (str(one.source.get(key, "")) for one in (reference, evaluated))
+        if first and second and first != second:
+            values = "" if key.endswith("UID") else f" ({key} {first} and {second})"
+            warnings.warn(
+                f"the maps {meaning}{values}. Check that these are the files to compare.",
+                AccuracyWarning,
+                stacklevel=3,
+            )
+    for one, whose in ((reference, "reference"), (evaluated, "evaluated map")):
+        if one.source.get("DoseType") == "ERROR":
+            warnings.warn(
+                f"the {whose} is of DoseType ERROR: it holds differences between desired and planned dose, "
+                "no dose. Name the file with the dose.",
+                AccuracyWarning,
+                stacklevel=3,
+            )
 
 
 def warn_about_rebinning(reference: DoseMap, evaluated: DoseMap) -> None:

@@ -93,7 +93,7 @@ def register(
     (0.5, 'Gy')
     >>> unregister("hottest_gy")
     """
-    name = name or getattr(function, "__name__", "")
+    name = str(name or getattr(function, "__name__", ""))
     units = dict(keys)
     ways = dict.fromkeys(units, direction) if isinstance(direction, str) else dict(direction)
     _check_names(name, units)

@@ -22,6 +22,9 @@ _BZIP2_RATIO = 50_000
 _LARGEST = 1e6
 """Positions, spacings [mm] and direction cosines beyond this are damage; libraries may never return."""
 
+_FORMS_AGREE_MM = 0.01
+"""The most by which qform and sform of a NIfTI may differ in origin or step [mm]."""
+
 _NIFTI_2 = (b"n+2\0", b"ni2\0")
 
 _META_GEOMETRY = (
@@ -125,7 +128,7 @@ def _meta_header(path: Path) -> ImageHeader:
             "Export it again."
         )
     entries = {}
-    for line in head[: end.end()].decode("latin-1").splitlines():
+    for line in _text(head[: end.end()]).splitlines():
         key, _, value = line.partition("=")
         entries[key.strip()] = value.strip()
     _check_dimensions(path, entries.get("NDims", ""), entries.get("DimSize", "").split())
@@ -145,13 +148,21 @@ def _meta_header(path: Path) -> ImageHeader:
     )
 
 
+def _text(head: bytes) -> str:
+    """Header text: UTF-8, as names of files beside it are written today, or else Latin-1."""
+    try:
+        return head.decode("utf-8")
+    except UnicodeDecodeError:
+        return head.decode("latin-1")
+
+
 def _nrrd_header(path: Path) -> ImageHeader:
     """Fields and key/value pairs of a NRRD header, which an empty line ends."""
     with path.open("rb") as stream:
         head = stream.read(_HEADER_BYTES)
     end = re.search(rb"\r?\n\r?\n", head)
     entries = {}
-    for line in head[: end.start() if end else None].decode("latin-1").splitlines()[1:]:
+    for line in _text(head[: end.start() if end else None]).splitlines()[1:]:
         if match := re.match(r"([^#:]+):[=\s]\s*(.*)", line):
             entries[match.group(1).strip()] = match.group(2).strip()
     name = entries.get("data file", entries.get("datafile", ""))
@@ -194,6 +205,7 @@ def _nifti_header(path: Path) -> ImageHeader:
     pixdim = struct.unpack_from(order + "8f", head, 76)[: dim[0] + 1]
     affine = struct.unpack_from(order + "18f", head, 256)
     _check_geometry(path, "pixdim, quatern, qoffset, srow", " ".join(map(repr, (*pixdim, *affine))))
+    _check_forms(path, struct.unpack_from(order + "2h", head, 252), pixdim, affine)
     bits = struct.unpack_from(order + "h", head, 72)[0]
     offset, slope, intercept = struct.unpack_from(order + "3f", head, 108)
     scaled = (slope, intercept) not in ((0.0, 0.0), (1.0, 0.0))  # then the library hands out doubles
@@ -206,6 +218,31 @@ def _nifti_header(path: Path) -> ImageHeader:
             "is wrong or the file truncated. Export or copy it again."
         )
     return ImageHeader(entries={}, data_file=path, offset=int(offset), ratio=ratio)
+
+
+def _check_forms(
+    path: Path, codes: tuple[int, ...], pixdim: tuple[float, ...], affine: tuple[float, ...]
+) -> None:
+    """Refuse a NIfTI whose two transforms, both in force, put voxels into different places."""
+    if min(codes) <= 0 or len(pixdim) < 4:
+        return
+    b, c, d = affine[:3]
+    a = math.sqrt(max(1.0 - b * b - c * c - d * d, 0.0))
+    rotation = (
+        (a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)),
+        (2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)),
+        (2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c),
+    )
+    steps = (pixdim[1], pixdim[2], pixdim[3] * (-1.0 if pixdim[0] < 0 else 1.0))
+    for axis in range(3):
+        *row, offset = affine[6 + 4 * axis : 10 + 4 * axis]
+        differences = [s - r * h for s, r, h in zip(row, rotation[axis], steps, strict=True)]
+        if max(*map(abs, differences), abs(offset - affine[3 + axis])) > _FORMS_AGREE_MM:
+            raise DataFormatError(
+                f"{path.name}: its qform and its sform place the voxels differently (along {'xyz'[axis]}: "
+                f"origin {affine[3 + axis]:g} and {offset:g} mm). Programs follow one or the other, so where "
+                "the dose lies is unknown. Save it with both alike, or set the wrong one's code to 0."
+            )
 
 
 def _check_dimensions(path: Path, declared: str, sizes: list[str]) -> None:

@@ -213,3 +213,12 @@ def test_a_box_much_larger_than_the_dose_is_said_and_the_bound_still_holds():
     assert found.lower_mm <= moment_sos(reference=tight[0], evaluated=tight[1], order=3).lower_mm
     assert "ill-conditioned" in galerkin_w2(reference=loose[0], evaluated=loose[1]).status
     assert galerkin_w2(reference=tight[0], evaluated=tight[1]).status == "ok"
+
+
+def test_identical_maps_have_no_lower_bound_above_the_upper_one():
+    z, y, x = np.indices((7, 9, 11))
+    dose = np.exp(-((z - 2.0) ** 2 / 6 + (y - 3) ** 2 / 8 + (x - 7) ** 2 / 12)).astype(np.float32)
+    one = DoseMap.from_array(dose, spacing_mm=(2.0, 3.0, 2.5), origin_mm=(-10.0, 20.0, 5.0))
+    found = w2_bounds(reference=one, evaluated=one)
+    assert found.lower_mm <= found.upper_mm
+    assert found.gap == 0.0

@@ -67,6 +67,10 @@ class Bound:
     status: str = "ok"
 
 
+_ROUNDING = 1e-7
+"""Share of the box's diagonal below which a distance is the rounding of squares that cancel."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class W2Bounds:
     """Certified interval of W_2 between two normalised maps, and the bounds that it was made from.
@@ -92,8 +96,10 @@ class W2Bounds:
 
     @property
     def lower_mm(self) -> float:
-        """Largest lower bound [mm]."""
-        return float(self._best("lower").value_mm or 0.0)
+        """Largest lower bound [mm]; the upper one where it exceeds that by rounding alone."""
+        low, high = float(self._best("lower").value_mm or 0.0), self.upper_mm
+        size = sum((last - first) ** 2 for first, last in self.grid.box_mm) ** 0.5
+        return high if 0 < low - high <= _ROUNDING * size else low
 
     @property
     def upper_mm(self) -> float:

@@ -35,8 +35,8 @@ AREAS = {
         "moments_bounds",
         "moments_noise",
     ),
-    "Noise and significance": ("noise", "noise_calibration"),
-    "Monte Carlo": ("montecarlo_materials", "montecarlo_photons", "montecarlo_ompmc"),
+    "Noise and significance": ("noise", "noise_calibration", "batch_forms"),
+    "Monte Carlo": ("montecarlo_materials", "montecarlo_photons", "montecarlo_tg195", "montecarlo_ompmc"),
     "Files": ("io_dicom_dose",),
 }
 """Sections of the page and the test modules that fill them."""

@@ -2,9 +2,9 @@
 Add a metric
 ============
 
-A metric is a function of two dose maps. A *family* tells the comparison its keys and units; noise floor, p
-value, table and JSON then come by themselves. As an example: by how much the volume inside the 50 % isodose
-changes.
+A metric is a function of two dose maps. `dosemover.comparison.register` tells the comparison its key and
+unit; noise floor, p value, table, JSON and report then come by themselves. As an example: by how much the
+volume inside the 50 % isodose changes.
 """
 
 # %%
@@ -45,54 +45,58 @@ print(f"{found:.4f} cm3, expected {expected:.4f}")
 assert abs(found - expected) < 1e-6
 
 # %%
-# The family
+# Registered
 # ----------
-# `keys` names what it computes and the units, `both` those keys of which large and small values alike speak
-# of a difference; others are `smaller` or, by default, larger. `compute` yields results and may leave maps
-# in the context.
+# The key ends in the unit. ``direction`` says which values speak of a difference: "larger" ones unless told,
+# here those on "both" sides of the floor. ``words`` are for the report: what the number is called, what it
+# means and, most of all, what it cannot see.
 
-from dosemover.comparison.context import ComparisonContext
-from dosemover.comparison.registry import Family, fixed_keys
-from dosemover.comparison.result import MetricResult
+from dosemover.comparison import Words, register
 
-
-def compute(context: ComparisonContext, wanted):
-    """The change of the treated volume, at the reference's voxels."""
-    value = treated_volume_change_cc(reference=context.reference, evaluated=context.evaluated_here)
-    yield MetricResult(
-        key="treated_volume_change_cc", value=value, unit="cm³", settings={"level_percent": 50.0}
-    )
-
-
-TREATED_VOLUME = Family(
-    name="treated_volume",
-    keys=fixed_keys(treated_volume_change_cc="cm³"),
-    compute=compute,
-    both=frozenset({"treated_volume_change_cc"}),
+register(
+    treated_volume_change_cc,
+    keys={"treated_volume_change_cc": "cm³"},
+    direction="both",
+    words={
+        "treated_volume_change_cc": Words(
+            title="Change of the treated volume",
+            means="The volume inside the 50 % isodose changed by {value}.",
+            blind="Motion of that volume, and dose that changes inside it or outside.",
+        )
+    },
 )
 
 # %%
 # In the comparison
 # -----------------
-# Inside the package, the family goes into the tuple of `comparison/families.py`, and two sentences into
-# `report/sentences.py`. For a trial from outside, the tuple can be extended for one session:
+# It is asked for by its key, beside any other.
 
 import dosemover as dm
-from dosemover.comparison import families
 from dosemover.examples import example_pair
 
-families.FAMILIES = (*families.FAMILIES, TREATED_VOLUME)
-
-result = dm.compare(*example_pair(), metrics=["treated_volume", "isodose_dice_50"], null=19)
+result = dm.compare(*example_pair(), metrics=["treated_volume_change_cc", "isodose_dice_50"], null=19)
 metric = result.metrics["treated_volume_change_cc"]
 print(f"{metric.value:.2f} {metric.unit}, p {metric.p:.2g}")
 print(f"noise alone: {metric.floor:.2f} ± {metric.floor_sd:.2f} {metric.unit}")
 print(metric.settings["significance"])
 
 # %%
-# It has a floor and a p value from relabelled batches without a line written for them, and it is in the
-# JSON:
+# It has a floor and a p value from relabelled batches without a line written for them, it has a row in the
+# report with the words above, and it is in the JSON:
 
 import json
 
+from dosemover.report import explain
+
+print(explain(metric).means)
 print(json.dumps(json.loads(result.to_json())["metrics"]["treated_volume_change_cc"], indent=1)[:400])
+
+# %%
+# On the command line, a file with the function and the call of ``register`` does the same, and
+# ``--fail-if`` understands the new key::
+#
+#     dosemover compare plan.dcm mc.mhd --plugin treated_volume.py --fail-if "treated_volume_change_cc>1"
+#
+# The function is called on every draw of noise, so it must not change its maps; what it raises becomes the
+# metric's status. A metric of the package itself is a ``Family`` in ``comparison/families.py``, with its
+# words in ``report/sentences.py``.

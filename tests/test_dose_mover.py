@@ -474,3 +474,12 @@ def test_weak_settings_warn(monkeypatch):
     assert dose_movers_distance(reference=a, evaluated=a, fields=False).value == 0.0
     with pytest.raises(InputError, match="It was not started"):
         dose_movers_distance(reference=a, evaluated=a, fields=False, halve=True)
+
+
+def test_the_upper_end_alone_is_that_of_the_interval():
+    a, b = blob(), blob(shift=(1.0, 0.0, 0.0))
+    both = dose_movers_distance(reference=a, evaluated=b, refine=0, fields=False)
+    upper = dose_movers_distance(reference=a, evaluated=b, bounds="upper", fields=False)
+    assert upper.lower is None
+    assert upper.upper == both.upper
+    assert upper.value == both.value

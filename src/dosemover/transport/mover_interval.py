@@ -88,11 +88,14 @@ class MoverBounds:
         volume = self.space.grid.voxel_volume_mm3
         return 2 * (self.upper - self.lower) / float(np.sum((self.problem.a + self.problem.b) * volume))
 
-    def narrow(self, u: NDArray[np.float64], *, refine: int, halve: bool, report: Progress) -> None:
-        """Bound HK^2 from both sides, from the coefficients of the estimate's potential."""
-        problem = self.problem
+    def bound_above(self, u: NDArray[np.float64], *, report: Progress) -> None:
+        """Bound HK^2 from above by the linear path, from the coefficients of the estimate's potential."""
         report("upper bound", 0.3)
-        self.upper = self._flux(problem.a, problem.b, self.space, u, 1e-3)
+        self.upper = self._flux(self.problem.a, self.problem.b, self.space, u, 1e-3)
+
+    def narrow(self, u: NDArray[np.float64], *, refine: int, halve: bool, report: Progress) -> None:
+        """Bound HK^2 from below too, and both ends closer where they are apart."""
+        problem = self.problem
         report("lower bound", 0.5)
         search = LowerBoundSearch(
             self.space,
@@ -180,16 +183,20 @@ def mover_interval(
     *,
     refine: int,
     halve: bool,
+    both: bool = True,
     report: Progress,
 ) -> tuple[Interval, StaticBounds | None, bool]:
     """Certified interval, the static form's solution where it was needed, and whether all was done.
 
-    An interrupt keeps what there is.
+    Without ``both`` ends, the upper one of the linear path alone. An interrupt keeps what there is.
     """
     if estimate.squared == 0.0 and not np.any(problem.a != problem.b):
         return Interval(0.0, 0.0), None, True
     bounds = MoverBounds(problem=problem, space=space)
     try:
+        bounds.bound_above(estimate.solution.x, report=report)
+        if not both:
+            return Interval(None, bounds.interval.upper), None, True
         bounds.narrow(estimate.solution.x, refine=refine, halve=halve, report=report)
     except KeyboardInterrupt:
         return bounds.interval, bounds.static, False

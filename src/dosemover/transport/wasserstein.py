@@ -164,13 +164,9 @@ def wasserstein_2(
     """
     report = progress or no_progress
     whole = checked_pair(
-        reference=reference,
-        evaluated=evaluated,
-        mask=mask,
-        weight=weight,
-        what="W_2",
+        reference=reference, evaluated=evaluated, mask=mask, weight=weight, what="W_2",
         bytes_per_voxel=_BYTES_PER_VOXEL,
-    )
+    )  # fmt: skip
     pair = whole.normalized()
     moved = aligned(pair)
     check_memory(moved.pair.grid.n_voxels, _BYTES_PER_VOXEL, "W_2")
@@ -192,7 +188,14 @@ def wasserstein_2(
     clipped = interval.clip(value)
     if abs(clipped - value) > _WORTH_TELLING * value:
         notes.append(f"the estimate {value:.6g} mm was clipped to the certified interval")
-    settings: dict[str, Any] = {"mass_ratio": whole.mass_ratio, "weight": weight, "masked": mask is not None}
+    settings: dict[str, Any] = {
+        "mass_ratio": whole.mass_ratio,
+        "weight": weight,
+        "masked": mask is not None,
+        "estimate_mm": value,
+        "linear": solved.linear,
+        "moved_first_mm": [float(s) for s in moved.shift_mm[::-1]],
+    }
     maps: dict[str, NDArray[Any]] = {}
     if fields:
         report("fields", 0.8)
@@ -205,12 +208,7 @@ def wasserstein_2(
         upper=interval.upper,
         grid=pair.grid,
         fields=maps,
-        settings=settings
-        | {
-            "estimate_mm": value,
-            "linear": solved.linear,
-            "moved_first_mm": [float(s) for s in moved.shift_mm[::-1]],
-        },
+        settings=settings,
         n_iterations=solved.n_iterations,
         status="; ".join(notes) or "ok",
     )

@@ -387,13 +387,16 @@ def test_kernels_run_as_plain_python_with_the_same_result():
     np.testing.assert_allclose(outputs[1], outputs[0], rtol=1e-9, atol=1e-30)
 
 
-def test_the_cuda_kernel_gives_the_dose_of_the_cpu():
+@pytest.mark.parametrize(
+    ("estimator", "energy"), [("analog", 3.0), ("track_length", 3.0), ("track_length", 0.06)]
+)
+def test_the_cuda_kernel_gives_the_dose_of_the_cpu(estimator, energy):
     """In Numba's simulator: the same histories, sums equal up to the quantum of the integer tally."""
     code = (
         "import json, dosemover.montecarlo as mc\n"
         "tank = mc.slabs([('water', 20.0), ('cortical_bone', 20.0)], width_mm=60.0, voxel_mm=20.0)\n"
-        "beam = mc.Beam(spectrum=mc.Spectrum.mono(3.0), field_mm=30.0)\n"
-        "c = dict(phantom=tank, sources=(beam,), histories=60, batches=2, seed=5)\n"
+        f"beam = mc.Beam(spectrum=mc.Spectrum.mono({energy}), field_mm=30.0)\n"
+        f"c = dict(phantom=tank, sources=(beam,), histories=60, batches=2, seed=5, estimator={estimator!r})\n"
         "for engine in ('builtin', 'cuda'):\n"
         "    result = mc.simulate(mc.SimulationConfig(engine=engine, **c))\n"
         "    print(json.dumps(result.dose_gy.ravel().tolist()))\n"
@@ -405,9 +408,47 @@ def test_the_cuda_kernel_gives_the_dose_of_the_cpu():
     np.testing.assert_allclose(device, cpu, rtol=1e-10, atol=1e-10 * cpu.max())
 
 
+@pytest.mark.slow
+def test_numba_cuda_compiles_both_kernels_for_a_gpu():
+    """To PTX by NVIDIA's own compiler (libnvvm, CUDA_HOME), which needs no GPU."""
+    code = (
+        "import sys, types as t\n"
+        "import numba\n"
+        "from numba import cuda, types\n"
+        "from numba.cuda import api, compiler, dispatcher\n"
+        "from numba.cuda.cudadrv.nvvm import NVVM\n"
+        "try:\n"
+        "    NVVM()\n"
+        "except Exception:\n"
+        "    sys.exit(77)\n"
+        "for module in (api, compiler, dispatcher):\n"
+        "    module.get_current_device = lambda: t.SimpleNamespace(compute_capability=(8, 0))\n"
+        "import dosemover.montecarlo as mc\n"
+        "from dosemover.montecarlo import cuda_engine\n"
+        "from dosemover.montecarlo.photon_engine import PhotonEngine\n"
+        "tank = mc.slabs([('water', 20.0), ('cortical_bone', 20.0)], width_mm=60.0, voxel_mm=20.0)\n"
+        "beam = mc.Beam(spectrum=mc.Spectrum.mono(3.0), field_mm=30.0)\n"
+        "for name in ('analog', 'track_length'):\n"
+        "    c = dict(phantom=tank, sources=(beam,), histories=2, batches=2, estimator=name)\n"
+        "    kernel, arrays = cuda_engine._kernel_and_tables(PhotonEngine(mc.SimulationConfig(**c)))\n"
+        "    kinds = [types.Array(numba.from_dtype(a.dtype), a.ndim, 'C') for a in arrays]\n"
+        "    rest = types.float64, types.int64[::1], types.float64, types.float64[::1]\n"
+        "    head = types.uint64, types.int64, types.int64, types.int64\n"
+        "    signature = types.void(*head, *kinds, *rest)\n"
+        "    text, _ = cuda.compile(kernel, signature, device=False, abi='numba', cc=(8, 0))\n"
+        "    print(len(text), '.entry' in text, 'atom' in text)\n"
+    )
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    if run.returncode == 77:
+        pytest.skip("NVIDIA's libnvvm is not installed: pip install nvidia-cuda-nvcc-cu12, and set CUDA_HOME")
+    assert run.returncode == 0, run.stderr
+    assert [line.split()[1:] for line in run.stdout.splitlines()] == [["True", "True"]] * 2
+
+
 def test_cuda_refuses_what_it_cannot_do():
-    with pytest.raises(InputError, match="analog estimator with batch statistics"):
-        mc.simulate(config(engine="cuda", estimator="track_length"))
+    with pytest.raises(InputError, match="analog and the track-length estimator with batch statistics"):
+        mc.simulate(config(engine="cuda", variance_reduction=mc.VarianceReduction(forced_interactions=1)))
 
 
 def test_a_beam_that_misses_is_named():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dosemover._runtime import Progress, no_progress
 from dosemover.errors import InputError, MissingDependencyError
-from dosemover.montecarlo import woodcock_kernels
+from dosemover.montecarlo import ray_kernels, woodcock_kernels
 from dosemover.montecarlo.materials import HIGHEST_MEV
 from dosemover.montecarlo.photon_engine import PhotonEngine, cpu_time, result_of
 from dosemover.montecarlo.result import SimulationResult, Tallies
@@ -31,6 +31,9 @@ cuda: Any = _numba_cuda
 
 THREADS_PER_BLOCK = 128
 HISTORIES_PER_THREAD = 64
+MOST_MATERIALS = 256
+RAY_STACK_SHAPE = (16, 10)
+"""Photons waiting in a thread: without splitting, one annihilation photon per pair."""
 
 
 def quantum_per_mev(histories: int) -> float:
@@ -65,29 +68,70 @@ def _kernel(
         cuda.atomic.add(balance, k, mine[k])
 
 
-def _device_track() -> Any:
-    """``track_history`` of the CPU with the atomic score in the place of its own."""
-    track: Any = woodcock_kernels.track_history
-    function = getattr(track, "py_func", track)
-    scope = {**function.__globals__, "score": cuda.jit(device=True)(_score)}
-    return cuda.jit(device=True)(types.FunctionType(function.__code__, scope, "track_history"))
+def _ray_kernel(
+    seed, batch, n_batches, stop, beams, cumulative, spectra, particles, box, medium, section, incoherent,
+    form, options, cutoff, tally, scale, balance,
+):  # fmt: skip
+    """Likewise by rays from voxel to voxel, for the track-length estimator."""
+    stack = cuda.local.array(RAY_STACK_SHAPE, np.float64)
+    attenuation = cuda.local.array(MOST_MATERIALS, np.float64)
+    transfer = cuda.local.array(MOST_MATERIALS, np.float64)
+    mine = cuda.local.array(N_BALANCE, np.float64)
+    for k in range(N_BALANCE):
+        mine[k] = 0.0
+    history = cuda.grid(1)
+    while history < stop:
+        s, g = stream(np.uint64(seed), np.uint64(batch), np.uint64(history))
+        _track_rays(
+            history * n_batches + batch, history, s, g, beams, cumulative, spectra, particles, box, medium,
+            section, incoherent, form, None, options, cutoff, stack, attenuation, transfer, tally, scale,
+            None, None, None, None, mine,
+        )  # fmt: skip
+        history += cuda.gridsize(1)
+    for k in range(N_BALANCE):
+        cuda.atomic.add(balance, k, mine[k])
 
 
-_track = _device_track()
+def _rebuilt(function: Any, **replaced: Any) -> Any:
+    """A device function of the CPU with some of the functions that it calls replaced."""
+    source = getattr(function, "py_func", function)
+    scope = {**source.__globals__, **replaced}
+    return cuda.jit(device=True)(types.FunctionType(source.__code__, scope, source.__name__))
+
+
+_atomic_score = cuda.jit(device=True)(_score)
+_track = _rebuilt(woodcock_kernels.track_history, score=_atomic_score)
+_walk = _rebuilt(ray_kernels.walk, score=_atomic_score)
+_track_rays = _rebuilt(
+    ray_kernels.track_ray_history,
+    weighted_flight=_rebuilt(ray_kernels.weighted_flight, walk=_walk),
+    interact=_rebuilt(ray_kernels.interact, score=_atomic_score),
+)
 
 
 def _check(config: SimulationConfig) -> None:
     """Refuse what the device cannot do here."""
-    if config.uses_rays or config.variance_reduction.super_voxels or config.history_by_history:
+    reduction = config.variance_reduction
+    if reduction.needs_rays or reduction.super_voxels or config.history_by_history:
         raise InputError(
-            "the CUDA engine runs the analog estimator with batch statistics; variance reduction and sums "
-            "history by history belong to the built-in engine. Leave them out, or set engine to 'builtin'."
+            "the CUDA engine runs the analog and the track-length estimator with batch statistics; other "
+            "variance reduction and sums history by history belong to the built-in engine. Leave them out, "
+            "or set engine to 'builtin'."
         )
     if not cuda.is_available():
         raise MissingDependencyError(
             "no CUDA device was found. The engine 'cuda' needs an NVIDIA GPU, its driver and toolkit. "
             "Use engine 'builtin', which gives the same dose."
         )
+
+
+def _kernel_and_tables(engine: PhotonEngine) -> tuple[Any, list[Any]]:
+    """The kernel of the estimator, and the arrays that it reads, on the device."""
+    if engine.config.uses_rays:
+        _, options = engine.reduction
+        return _ray_kernel, [*engine.source, *engine.medium, engine.section, *engine.physics, options]
+    media = (*engine.source, *engine.medium, *engine.blocks)
+    return _kernel, [*media, engine.section, engine.maximum, *engine.physics]
 
 
 def run_cuda(config: SimulationConfig, *, progress: Progress = no_progress) -> SimulationResult:
@@ -105,10 +149,9 @@ def run_cuda(config: SimulationConfig, *, progress: Progress = no_progress) -> S
     engine = PhotonEngine(config)
     histories = -(-config.histories // config.batches)
     scale = quantum_per_mev(histories)
-    kernel: Any = cuda.jit(_kernel)
-    arrays = (*engine.source, *engine.medium, *engine.blocks, engine.section, engine.maximum)
-    fixed = [cuda.to_device(a) for a in arrays]
-    tables = [cuda.to_device(a) for a in engine.physics]
+    function, arrays = _kernel_and_tables(engine)
+    kernel: Any = cuda.jit(function)
+    tables = [cuda.to_device(array) for array in arrays]
     blocks = max(1, -(-histories // (THREADS_PER_BLOCK * HISTORIES_PER_THREAD)))
     energy, balance = [], np.zeros((config.batches, N_BALANCE))
     for b in range(config.batches):
@@ -116,7 +159,7 @@ def run_cuda(config: SimulationConfig, *, progress: Progress = no_progress) -> S
         sums = cuda.to_device(np.zeros(N_BALANCE))
         with np.errstate(over="ignore"):
             kernel[blocks, THREADS_PER_BLOCK](
-                np.uint64(config.seed), b, config.batches, histories, *fixed, *tables,
+                np.uint64(config.seed), b, config.batches, histories, *tables,
                 config.photon_cutoff_mev, tally, scale, sums,
             )  # fmt: skip
         energy.append(_to_mev(tally.copy_to_host(), scale, config))

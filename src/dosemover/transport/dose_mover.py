@@ -24,8 +24,8 @@ from dosemover.transport.spline import SplineSpace, nested_start, solve_potentia
 _BYTES_PER_VOXEL = 350
 """Peak memory of the estimate, both bounds and the fields, both maps included: 210 to 310 were measured."""
 
-_BYTES_HALVED = 1450
-"""The same where the voxels are halved at last: 1380 were measured."""
+_BYTES_HALVED = 1300
+"""The same where the voxels are halved at last: 1240 were measured."""
 
 _THETA_FLOOR = 1e-7
 """Smallest mobility over the largest, where neither map nor ambient dose gives one."""
@@ -228,7 +228,7 @@ def dose_movers_distance(
     value, parts and fields are the plan's (``settings["linear"]`` is False), as fine as its cells.
 
     *Cost*: at 2 M voxels about 4 CPU-s with bounds and fields, 15 where the lower bound is searched for, 8
-    for dose that travels far; 350 bytes a voxel, 1450 with ``halve``.
+    for dose that travels far; 350 bytes a voxel, 1300 with ``halve``.
 
     References
     ----------

@@ -22,7 +22,7 @@ from dosemover.errors import InputError
 from dosemover.grid import Grid
 from dosemover.report import explain, verdict, write_report
 from dosemover.report.citations import REFERENCES, citations
-from dosemover.report.formatting import number, p_value, percent, public_text, public_value
+from dosemover.report.formatting import number, p_value, percent, public_text, public_value, unbroken
 from dosemover.report.page import page_data, render_report, script_json
 from dosemover.report.sentences import GROUPS, is_significant, verdict_details
 from dosemover.report.tables import dvh_name, dvh_table, metric_groups, verdict_rows, where_table
@@ -118,7 +118,7 @@ def test_every_metric_has_a_row_with_value_or_status(small, html):
 
 def test_the_verdict_says_how_far_and_how_much(small, html):
     assert verdict(small) == "The dose moved by 0.84 mm and changed by 2 % (noise alone: 0.05 mm)."
-    assert verdict(small) in html
+    assert unbroken(verdict(small)) in html
     details = " ".join(verdict_details(small))
     assert "Noise alone does not explain that" in details
     assert "2.0 % less dose" in details
@@ -516,3 +516,14 @@ def test_low_sampling_and_coarse_grids_stand_beside_the_value(small):
     assert "43.2 % of the failures from low sampling" in page
     assert "drawn with 2 voxels merged along an axis, where the value is 1.50 mm" in page
     assert "About 1.6 times as many histories" in page
+
+
+def test_floor_and_spread_share_their_decimals_and_ratios_keep_theirs(small):
+    ratio = MetricResult(key="mass_ratio", value=1.00476, floor=1.0, floor_sd=0.00055)
+    rate = MetricResult(
+        key="gamma_3_3_global_passing_rate_percent", value=99.44, unit="%", floor=99.2, floor_sd=0.074
+    )
+    result = replace(small, metrics={one.key: one for one in (ratio, rate)})
+    rows = {row["key"]: row for row in verdict_rows(result)}
+    assert (rows[ratio.key]["value"], rows[ratio.key]["floor"]) == ("1.005", "1.0000 ± 0.0006")
+    assert rows[rate.key]["floor"] == "99.20 ± 0.07 %"

@@ -101,6 +101,17 @@ def p_value(p: float | None, *, smallest: bool = False) -> str:
     return f"p {sign} {p:.3f}" if p < 0.1 else f"p {sign} {p:.2f}"
 
 
+def unbroken(text: str) -> str:
+    r"""Text whose units stay on the line of their numbers.
+
+    Examples
+    --------
+    >>> unbroken("moved by 0.8 mm, in all").split(" ")[2]
+    '0.8\xa0mm,'
+    """
+    return re.sub(r"(?<=\d) (?=(?:mm|Gy|%)(?!\w))", "\N{NO-BREAK SPACE}", text)
+
+
 def base_name(path: str) -> str:
     """File name without its folders, whichever way the slashes lean."""
     return PureWindowsPath(str(path)).name or str(path)

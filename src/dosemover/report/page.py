@@ -14,7 +14,7 @@ from dosemover._files import atomic_write
 from dosemover.comparison.result import ComparisonResult
 from dosemover.report import charts, tables
 from dosemover.report.citations import citations
-from dosemover.report.formatting import is_number, public_text
+from dosemover.report.formatting import is_number, public_text, unbroken
 from dosemover.report.sentences import SIGNIFICANT_P, SIGNIFICANT_Z, verdict, verdict_details
 from dosemover.report.volumes import LOW_SAMPLING_PERCENT, dose_box, volumes
 
@@ -103,8 +103,8 @@ def context(result: ComparisonResult) -> dict[str, Any]:
             tables.map_card(result.evaluated, "Evaluated", identifiers=identifiers),
         ],
         "scale": tables.scale_text(result.settings),
-        "verdict": verdict(result),
-        "details": verdict_details(result),
+        "verdict": unbroken(verdict(result)),
+        "details": [unbroken(text) for text in verdict_details(result)],
         "headlines": tables.headlines(result),
         "warnings": warnings,
         "verdict_rows": tables.verdict_rows(result),

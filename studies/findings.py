@@ -125,7 +125,7 @@ def as_map(dose: Array, noise: float = 0.0, rng: np.random.Generator | None = No
     return DoseMap(dose_gy=noisy, grid=grid, uncertainty_gy=sigma)
 
 
-def detection(noise: float = 0.05, nulls: int = 60, repeats: int = 5) -> dict[str, Any]:
+def detection(noise: float = 0.05, nulls: int = 15, repeats: int = 5) -> dict[str, Any]:
     """Readings without noise, and z of every metric under white noise, for every change."""
     rng = np.random.default_rng(SEED)
     base = field()

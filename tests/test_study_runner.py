@@ -14,7 +14,7 @@ from dosemover._runtime import no_progress
 from dosemover.errors import DataFormatError, DosemoverError, InputError
 from dosemover.study import read_costs, read_measurements, read_provenance
 from dosemover.study.bank import make_bank, read_bank, run_pilot
-from dosemover.study.chunks import chunks_of, measure_chunk
+from dosemover.study.chunks import chunks_of, measure_chunk, measured_again
 from dosemover.study.collect import collect
 from dosemover.study.design import read_study
 from dosemover.study.runner import _wait, collect_study, planned, run_study, study_progress
@@ -201,6 +201,14 @@ def test_a_chunk_that_is_there_is_not_measured_again(done):
     stamp = done.part(chunk).stat().st_mtime_ns
     measure_chunk(chunk, done.directory / "banks", done.directory / "parts")
     assert done.part(chunk).stat().st_mtime_ns == stamp
+
+
+def test_a_chunk_measured_again_reads_as_before(done):
+    chunk = next(c for c in done.chunks if c.noise_in == "evaluated")
+    banks = [read_bank(done.directory / "banks" / key.name) for key in (chunk.reference, chunk.evaluated)]
+    pairs = list(measured_again(chunk, done.part(chunk), *banks))
+    assert {metric for metric, *_ in pairs} >= {"rmse_gy", "center_shift_mm"}
+    assert all(now == pytest.approx(before, rel=1e-6) for _, before, now in pairs)
 
 
 def test_tables_survive_their_file(tmp_path):

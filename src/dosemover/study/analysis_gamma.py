@@ -147,11 +147,13 @@ def gamma_under_noise(analysis: StudyAnalysis) -> Finding:
         "saved": sum(track.saved for track in failing),
         "saved_of": len(failing),
     }
+    if saved := [track for track in failing if track.saved]:
+        numbers["worst_saved"] = _told(min(saved, key=lambda track: track.calm.mean))
     sentences = [*_rising(roomy), *_falling(falling), *_saved(failing), *_unchanged(analysis)]
     passed, more = made_to_pass(analysis.findings, numbers)
     wide = {track: analysis.voxel_mm(track.calm.case) > DISTANCES_MM[track.rate] for track in roomy}
     fine, coarse = ([track.rises for track in roomy if wide[track] == which] for which in (False, True))
-    saved = [*([numbers["saved"] > 0] if failing else []), *passed]
+    made = [*([numbers["saved"] > 0] if failing else []), *passed]
     return Finding(
         letter="a",
         claim=_CLAIM_A,
@@ -159,7 +161,7 @@ def gamma_under_noise(analysis: StudyAnalysis) -> Finding:
             part(f"{_RAISES}, on voxels no wider than the distance to agreement", fine, _MOST),
             part(f"{_RAISES}, on wider voxels", coarse, _MOST),
             part("noise in the reference lowers it", (track.falls for track in falling), _MOST),
-            part("a failing map is made to pass: in the study, with white noise, with real noise", saved),
+            part("a failing map is made to pass: in the study, with white noise, with real noise", made),
         ),
         sentences=(*sentences, *more),
         numbers=numbers,
@@ -214,15 +216,19 @@ def _saved(failing: Sequence[Track]) -> list[str]:
     )
     if not saved:
         return [text + "passes it with more noise in the evaluated map alone."]
-    listed = "; ".join(
-        f"{RATES[t.rate]}, {pretty(t.calm.change)} {t.calm.magnitude:g} {t.calm.magnitude_unit} "
-        f"({pretty(t.calm.case)}): {number(t.calm.mean)} % at {t.calm.noise_percent:g} % noise, "
-        f"{number(t.best.mean)} % at {t.best.noise_percent:g} %"
-        for t in saved
+    listed = "; ".join(_told(track) for track in saved)
+    verb = "pass" if len(saved) > 1 else "passes"
+    return [text + f"{verb} it with more noise in the evaluated map: {listed}."]
+
+
+def _told(track: Track) -> str:
+    """A map that is made to pass, in words."""
+    calm, best = track.calm, track.best
+    return (
+        f"{RATES[track.rate]}, {pretty(calm.change)} {calm.magnitude:g} {calm.magnitude_unit} "
+        f"({pretty(calm.case)}): {number(calm.mean)} % at {calm.noise_percent:g} % noise, "
+        f"{number(best.mean)} % at {best.noise_percent:g} %"
     )
-    return [
-        text + f"{'pass' if len(saved) > 1 else 'passes'} it with more noise in the evaluated map: {listed}."
-    ]
 
 
 def _unchanged(analysis: StudyAnalysis) -> list[str]:

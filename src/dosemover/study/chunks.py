@@ -126,15 +126,37 @@ def measure_chunk(chunk: Chunk, banks: Path, parts: Path, *_: Any) -> Path:
     start, cpu_start = time.perf_counter(), cpu_time()
     single_threaded()
     reference, evaluated = (read_bank(banks / key.name) for key in (chunk.reference, chunk.evaluated))
-    noisy = evaluated if chunk.noise_in == "evaluated" else reference
     rows = []
     for replicate in range(chunk.level.replicates):
-        pair = _map(reference, replicate), _map(evaluated, replicate)
-        rows += _rows(chunk, noisy, replicate, *pair)
+        rows += _rows(chunk, reference, evaluated, replicate)
     table = table_of(rows, PART_COLUMNS)
     times = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_time() - cpu_start}
     write_table(table.replace_schema_metadata({key: f"{value:.3f}" for key, value in times.items()}), path)
     return path
+
+
+def measured_again(
+    chunk: Chunk, part: Path, reference: Bank, evaluated: Bank, replicates: int = 2
+) -> Iterator[tuple[str, float | None, float | None]]:
+    """Metric, value in a part and value now, for the first replicates of a chunk; None where there is none.
+
+    Parameters
+    ----------
+    chunk : Chunk
+    part : pathlib.Path
+        Its part, of whatever state of the program.
+    reference, evaluated : Bank
+    replicates : int
+    """
+    import pyarrow.parquet as pq
+
+    columns = ("replicate", "metric", "value")
+    table = pq.ParquetFile(part).read(list(columns))
+    stored = zip(*(table[name].to_pylist() for name in columns), strict=True)
+    before = {(replicate, metric): value for replicate, metric, value in stored}
+    for replicate in range(min(replicates, chunk.level.replicates)):
+        for row in _rows(chunk, reference, evaluated, replicate):
+            yield row["metric"], before.get((replicate, row["metric"])), row["value"]
 
 
 def _map(bank: Bank, replicate: int) -> DoseMap:
@@ -142,16 +164,15 @@ def _map(bank: Bank, replicate: int) -> DoseMap:
     return bank.dose(replicate if bank.batches_gy.shape[0] > 1 else 0)
 
 
-def _rows(
-    chunk: Chunk, noisy: Bank, replicate: int, reference: DoseMap, evaluated: DoseMap
-) -> Iterator[dict[str, Any]]:
+def _rows(chunk: Chunk, reference: Bank, evaluated: Bank, replicate: int) -> Iterator[dict[str, Any]]:
     """Rows of one replicate."""
     study = chunk.study
+    noisy = evaluated if chunk.noise_in == "evaluated" else reference
     settings = study.settings(chunk.case)
     wanted = wanted_keys(settings, leave_out=study.leave_out, thinned=study.thinned, replicate=replicate)
     results = measure(
-        reference=reference,
-        evaluated=evaluated,
+        reference=_map(reference, replicate),
+        evaluated=_map(evaluated, replicate),
         settings=settings,
         wanted=wanted,
         certified=replicate < study.certified_replicates,

@@ -150,10 +150,21 @@ def _bare(value: float, studied: tuple[float, float]) -> str:
     return f"> {studied[1]:g}" if value == math.inf else number(value, 2)
 
 
-def _one_size(analysis: StudyAnalysis, word: str, metric: str) -> str:
-    """Smallest size of a change that a metric finds in the main case at the reference noise."""
-    names = matching(analysis.changes_of(analysis.main_case), word)
-    key = (analysis.main_case, names[0] if names else "", metric, analysis.reference_noise)
+def _finest(analysis: StudyAnalysis) -> str:
+    """The simulated case with the smallest voxels, the main one where their size is not known."""
+    return min(
+        analysis.cases,
+        key=lambda case: (
+            v if math.isfinite(v := analysis.voxel_mm(case)) else math.inf,
+            case != analysis.main_case,
+        ),
+    )
+
+
+def _one_size(analysis: StudyAnalysis, word: str, metric: str, case: str) -> str:
+    """Smallest size of a change that a metric finds in a case at the reference noise."""
+    names = matching(analysis.changes_of(case), word)
+    key = (case, names[0] if names else "", metric, analysis.reference_noise)
     one = analysis.smallest.get(key)
     return "–" if one is None else f"{_bare(one.value, one.studied)} {one.unit}"
 
@@ -286,7 +297,11 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "conditions": len(analysis.by_condition),
         "n_metrics": len(table.metrics),
         "hours": seconds / 3600,
-        "smallest_of": lambda words, metric: _one_size(analysis, words, metric),
+        "smallest_of": lambda word, metric: _one_size(analysis, word, metric, analysis.main_case),
+        "finest_case": pretty(_finest(analysis)),
+        "finest_mm": analysis.voxel_mm(_finest(analysis)),
+        "fine_of": lambda word, metric: _one_size(analysis, word, metric, _finest(analysis)),
+        "remeasured": analysis.provenance.get("remeasured"),
         "own": analysis.provenance.get("study") == OWN_STUDY,
         "false_alarms": 100 * FALSE_ALARMS,
         "power": 100 * POWER_WANTED,

@@ -100,12 +100,10 @@ def _scatter(
     axes = [axis for axis in range(3) if relative.shape[axis] >= 3]
     second, usable = relative, known
     for axis in axes:
-        n = second.shape[axis]
-        low, middle, high = (
-            [np.take(field, range(i, n - 2 + i), axis=axis) for field in (second, usable)] for i in range(3)
-        )
-        second = low[0] - 2 * middle[0] + high[0]
-        usable = low[1] & middle[1] & high[1]
+        parts = [range(i, second.shape[axis] - 2 + i) for i in range(3)]
+        low, middle, high = (np.take(second, part, axis=axis) for part in parts)
+        second = low - 2 * middle + high
+        usable = np.logical_and.reduce([np.take(usable, part, axis=axis) for part in parts])
     inner = tuple(slice(1, -1) if axis in axes else slice(None) for axis in range(3))
     factor = 6.0 ** len(axes) * 0.6745**2
     values, doses = np.abs(second[usable]), dose[inner][usable]

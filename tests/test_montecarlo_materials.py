@@ -240,6 +240,22 @@ def test_compounds_of_the_library_are_those_of_the_nist_data_base(name, nist, de
         assert mine.mass_fractions[symbol] == pytest.approx(share, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("symbol", "energy", "expected"),
+    [
+        ("Be", 0.01, 0.6466),
+        ("Mo", 0.03, 28.10),
+        ("Sn", 0.05, 10.70),
+        ("Au", 0.1, 5.158),
+        ("Pb", 1.0, 0.07102),
+    ],
+)
+def test_windows_filters_and_shields_attenuate_as_nist_tabulates(symbol, energy, expected):
+    """Hubbell & Seltzer, NISTIR 5632, table 3."""
+    element = mc.Material(name=symbol, density_g_per_cm3=10.0, mass_fractions={symbol: 1.0})
+    assert element.attenuation_cm2_per_g([energy])[0] == pytest.approx(expected, rel=2e-3)
+
+
 def test_metals_have_the_density_of_the_elements():
     xraylib = pytest.importorskip("xraylib", reason="xraylib is not installed: pip install xraylib")
     for name in ("aluminium", "titanium", "iron", "copper", "tungsten"):

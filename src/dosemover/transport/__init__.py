@@ -11,10 +11,10 @@ _MODULES = {
     "kantorovich": (
         "flat_norm",
         "flat_norm_gradient",
-        "flat_norm_profile",
         "wasserstein_1",
         "wasserstein_1_gradient",
     ),
+    "kantorovich_profile": ("flat_norm_profile",),
     "measure": ("MeasurePair", "measure_pair"),
     "mover_floor": ("dose_mover_floor",),
     "mover_gradient": ("dose_mover_gradient",),

@@ -118,7 +118,7 @@ def spline_apply(low, high, c, tv, sv, t0, t1, t2, l0, l1, l2, out):
                         z = t1[j, 2, m] if np1 > 1 else 0.0
                         w = W[p, jj]
                         for k in range(n2):
-                            w[k] += x * V[0, k] + y * V[1, k] + z * V[2, k]
+                            w[k] = w[k] + x * V[0, k] + y * V[1, k] + z * V[2, k]
         for m in range(3):
             ii = i - 1 + m
             if low <= ii < high:

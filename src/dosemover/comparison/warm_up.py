@@ -34,7 +34,7 @@ def finish_compilation() -> None:
 
 
 def compile_transport() -> None:
-    """Run the Dose Mover's Distance once on a small noisy pair."""
+    """Run the Dose Mover's Distance once on a small noisy pair, and once on dose that travels far."""
     from dosemover.dose import DoseMap
     from dosemover.transport import dose_mover_floor, dose_movers_distance
 
@@ -45,6 +45,10 @@ def compile_transport() -> None:
         for one in noise
     )
     dose_movers_distance(reference=reference, evaluated=evaluated, refine=1)
+    far = np.zeros((_SIDE, _SIDE, _SIDE))
+    far[:4, :4, :4] = 1.0
+    here, there = (DoseMap.from_array(d, spacing_mm=(8.0, 8.0, 8.0)) for d in (far, far[::-1, ::-1].copy()))
+    dose_movers_distance(reference=here, evaluated=there, refine=1, fields=False)
     dose_mover_floor(reference=reference, evaluated=evaluated, n_probes=1)
 
 

@@ -81,6 +81,7 @@ _LABELS = {
     "dmd_residual_max_percent": "DMD residual, largest",
     "dmd_residual_p99_percent": "DMD residual, 99th perc.",
     "kr_mm": "flat norm",
+    "kr_moved_mm": "flat norm: moved",
     "kr_gained_percent": "flat norm: gained",
     "kr_lost_percent": "flat norm: lost",
     "mean_shift_mm": "mean shift",

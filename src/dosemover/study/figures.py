@@ -257,6 +257,7 @@ def figure_floors(analysis: StudyAnalysis) -> Figure | None:
     handles = [
         Line2D([], [], color=CYCLE[i % len(CYCLE)], marker=MARKERS[i % len(MARKERS)], label=pretty(case))
         for i, case in enumerate(analysis.cases)
+        if any((case, m) in analysis.floors for m in metrics)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 5))
     return figure

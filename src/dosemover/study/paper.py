@@ -297,6 +297,8 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "conditions": len(analysis.by_condition),
         "n_metrics": len(table.metrics),
         "hours": seconds / 3600,
+        "wall_hours": sum(analysis.provenance.get("wall_seconds_of_runs") or [0.0]) / 3600,
+        "missing": len(analysis.provenance.get("missing_cells", [])),
         "smallest_of": lambda word, metric: _one_size(analysis, word, metric, analysis.main_case),
         "finest_case": pretty(_finest(analysis)),
         "finest_mm": analysis.voxel_mm(_finest(analysis)),

@@ -245,3 +245,11 @@ def test_an_interrupt_keeps_the_divergence_so_far():
     assert found.value == pytest.approx(
         sinkhorn_divergence(reference=a, evaluated=b, **settings).value, rel=0.05
     )
+
+
+def test_a_wide_blur_asks_for_less_memory_than_a_narrow_one(monkeypatch):
+    a = DoseMap.from_array(np.ones((12, 12, 12)), spacing_mm=(2.0, 2.0, 2.0))
+    monkeypatch.setattr("dosemover.transport.measure.available_memory_bytes", lambda: 200 * a.grid.n_voxels)
+    with pytest.raises(InputError, match=r"Sinkhorn divergence on 1728 voxels needs about"):
+        sinkhorn_divergence(reference=a, evaluated=a, blur_mm=1.0)
+    assert sinkhorn_divergence(reference=a, evaluated=a, blur_mm=12.0).value == pytest.approx(0, abs=1e-4)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from dosemover._runtime import Progress, no_progress
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
-from dosemover.grid import Grid
+from dosemover.grid import Grid, common_grid
 from dosemover.transport.log_convolution import Centers, soft_minimum, workers
 from dosemover.transport.measure import MeasurePair, Weight, checked_pair, to_evaluated_dose
 from dosemover.transport.result import TransportResult
@@ -29,8 +29,20 @@ _SETTLED = 0.01
 _MEMORY = 6
 """Iterates that the acceleration at the last blur combines; none where atoms show: it would not settle."""
 
-_BYTES_PER_VOXEL = 300
-"""Peak memory on the grid, measured at 2 M voxels."""
+_BYTES_PER_VOXEL = 20
+"""Peak memory on the grid, measured, beside that of the nodes."""
+
+_BYTES_PER_NODE = 550
+"""Peak memory on the nodes at the last blur, measured."""
+
+
+def _bytes_per_voxel(reference: DoseMap, evaluated: DoseMap, blur: float) -> int:
+    """Peak memory a voxel of the common grid: the wider the blur, the fewer the nodes."""
+    grid = common_grid(reference.grid, evaluated.grid)
+    share = 1.0
+    for middles in _middles(grid):
+        share *= min(1.0, (np.ceil((middles[-1] - middles[0]) / (blur / 2)) + 1) / middles.size)
+    return _BYTES_PER_VOXEL + int(_BYTES_PER_NODE * share)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -373,7 +385,7 @@ def sinkhorn_divergence(
         mask=mask,
         weight=weight,
         what="the Sinkhorn divergence",
-        bytes_per_voxel=_BYTES_PER_VOXEL,
+        bytes_per_voxel=_bytes_per_voxel(reference, evaluated, blur_mm),
         consequence=None if reach_mm is None else _UNBALANCED,
     )
     outcome = _divergence(whole, settings, progress)
@@ -437,7 +449,7 @@ def sinkhorn_gradient(
         mask=mask,
         weight=weight,
         what="the Sinkhorn divergence",
-        bytes_per_voxel=_BYTES_PER_VOXEL,
+        bytes_per_voxel=_bytes_per_voxel(reference, evaluated, blur_mm),
         consequence=None if reach_mm is None else _UNBALANCED,
     )
     outcome = _divergence(whole, settings, no_progress, potentials=True)

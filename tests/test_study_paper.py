@@ -71,9 +71,13 @@ def test_conclusions_are_drawn_of_the_own_study_alone(report, study, tmp_path):
     assert "## Recommendations" not in (folder / "report.md").read_text(encoding="utf-8")
     analysis = read_analysis(study)
     analysis.provenance["study"] = "noise"
+    analysis.provenance["remeasured"] = {
+        "cells": 3, "values": 123, "metrics": 9, "equal": 8, "tolerance": 1e-6, "differing": ["DMD by up to 1 %"]
+    }  # fmt: skip
     how = {"drawings": DRAWINGS, "drawn": [], "figure_folder": "figures"}
     text = render_page(analysis, site=True, **how)
     assert "## Recommendations" in text
+    assert "123 values of 3 cells" in text
     assert "(noise.md)" in text
     write_paper(analysis, tmp_path, **how)
     assert "= Discussion" in (tmp_path / "paper.typ").read_text(encoding="utf-8")
@@ -83,7 +87,7 @@ def test_nothing_is_left_to_fill_in(report):
     folder, _ = report
     for name in ("report.md", "paper.typ"):
         text = (folder / name).read_text(encoding="utf-8")
-        assert not re.search(r"<<|>>|<%|%>|\bnan\b|\bNone\b|\binf\b", text)
+        assert not re.search(r"<<|>>|<%|%>|\bnan\b|\bNone\b|\binf\b|built-in method", text)
 
 
 def test_tables_of_the_page_have_as_many_cells_in_every_row(report):

@@ -72,8 +72,13 @@ def test_conclusions_are_drawn_of_the_own_study_alone(report, study, tmp_path):
     analysis = read_analysis(study)
     analysis.provenance["study"] = "noise"
     analysis.provenance["remeasured"] = {
-        "cells": 3, "values": 123, "metrics": 9, "equal": 8, "tolerance": 1e-6, "differing": ["DMD by up to 1 %"]
-    }  # fmt: skip
+        "cells": 3,
+        "values": 123,
+        "metrics": 9,
+        "equal": 8,
+        "tolerance": 1e-6,
+        "differing": ["DMD by up to 1 %"],
+    }
     how = {"drawings": DRAWINGS, "drawn": [], "figure_folder": "figures"}
     text = render_page(analysis, site=True, **how)
     assert "## Recommendations" in text

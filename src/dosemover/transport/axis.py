@@ -13,8 +13,8 @@ from dosemover.transport.line import line_w1, line_w2_squared
 from dosemover.transport.measure import MeasurePair, Weight, checked_pair
 from dosemover.transport.result import TransportResult
 
-_BYTES_PER_VOXEL = 60
-"""Peak memory: both maps, and what brings them to one grid."""
+_BYTES_PER_VOXEL = 12
+"""Peak memory on the common grid, beside both maps."""
 
 
 def axis_marginal(density: NDArray[Any], grid: Grid, axis: int) -> NDArray[np.float64]:

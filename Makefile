@@ -47,7 +47,7 @@ docs: $(VENV)/.docs
 	@echo "open docs/_build/html/index.html"
 
 validation: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m "" --validation docs/validation
+	$(BIN)/python -m pytest -q -m "" --validation=docs/validation
 	$(BIN)/python docs/validation/page.py
 
 benchmark: $(VENV)/.test

@@ -193,8 +193,7 @@ class _Draws:
         """One result with its floor and significance, as far as they could be found."""
         result, factor = results[key], self.factors[family.name]
         there = result if factor == 1 else self._coarse.get(key)
-        studentized = self.permuted is not None and key in _STUDENTIZED
-        floors = self.permuted if studentized and self.permuted is not None else self.floors
+        floors = self.permuted if self.permuted is not None and key in _STUDENTIZED else self.floors
         if result.value is None or there is None or there.value is None or key not in floors:
             return result
         try:

@@ -256,17 +256,17 @@ def passing_example(found: Mapping[str, Any]) -> tuple[str, Rows, Rows]:
     for row in sorted(found["rows"], key=lambda row: float(row["noise_percent"])):
         places = by_output.setdefault(float(row["output_percent"]), {"evaluated": [], "reference": []})
         places[row["noise_in"]].append(row)
-    fallback = ""
-    for rate in RATES:
-        failing = [o for o, p in by_output.items() if p["evaluated"][0][rate] < PASSES_PERCENT]
-        passing = [o for o in failing if max(r[rate] for r in by_output[o]["evaluated"]) >= PASSES_PERCENT]
+    failing = {
+        rate: [o for o, places in by_output.items() if places["evaluated"][0][rate] < PASSES_PERCENT]
+        for rate in RATES
+    }
+    for rate, outputs in failing.items():
+        passing = [o for o in outputs if max(r[rate] for r in by_output[o]["evaluated"]) >= PASSES_PERCENT]
         if passing:
             chosen = by_output[max(passing)]
             return rate, chosen["evaluated"], chosen["reference"]
-        fallback = fallback or (rate if failing else "")
-    rate = fallback or next(iter(RATES))
-    failing = [o for o, p in by_output.items() if p["evaluated"][0][rate] < PASSES_PERCENT]
-    chosen = by_output[min(failing or by_output)]
+    rate = next((rate for rate, outputs in failing.items() if outputs), next(iter(RATES)))
+    chosen = by_output[min(failing[rate] or by_output)]
     return rate, chosen["evaluated"], chosen["reference"]
 
 

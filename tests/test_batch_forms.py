@@ -147,6 +147,22 @@ def test_relabelled_projections_give_the_metrics_of_the_relabelled_maps():
         assert found[key].p == pytest.approx(share, abs=0.08), key
 
 
+def test_projections_as_labelled_read_what_the_metrics_read_of_maps_of_unequal_mass_far_from_the_origin():
+    rng = np.random.default_rng(10)
+    grid = Grid.regular(shape=(7, 8, 9), spacing_mm=(4.0, 5.0, 6.0), origin_mm=(300.0, -200.0, 100.0))
+    a, more = simulated(rng, grid=grid), simulated(rng, grid=grid, tilt=0.02)
+    b = DoseMap.from_batches(1.3 * more.batches_gy, grid)
+    metrics = {
+        "center_shift_mm": center_shift(reference=a, evaluated=b).length_mm,
+        "axis_w2_mm": axis_w2(reference=a, evaluated=b).value,
+    }
+    results = {key: dm.MetricResult(key=key, value=value, unit="mm") for key, value in metrics.items()}
+    found = marginal_floors(noise_at_hand(reference=a, evaluated=b), results, draws=19, seed=0)
+    for key, value in metrics.items():
+        one = found[key]
+        assert one.floor + one.z * one.floor_sd == pytest.approx(value, rel=1e-6), key
+
+
 @pytest.mark.parametrize("noise", ["batches", "uncertainty"])
 def test_every_metric_of_the_default_set_has_a_floor_or_says_why_not(noise):
     rng = np.random.default_rng(9)

@@ -14,6 +14,9 @@ from dosemover.grid import Grid
 from dosemover.noise.nulls import Pair
 
 PILOTS = 4
+_SURE = 0.62
+"""Of the standard deviation of four values, what the true one exceeds with 95 %: root of 3 over 7.81, the
+95th percentile of chi-square with 3 degrees of freedom."""
 _FACTORS = (4, 2)
 _FEWEST_VOXELS = 16
 """Axes are merged where at least this many voxels remain."""
@@ -61,7 +64,7 @@ def _merged(edges: NDArray[Any], factor: int) -> NDArray[Any]:
 
 
 def coarsest_factor(evaluate: Evaluate, pairs: Iterator[Pair]) -> int:
-    """Largest merging of voxels that moves no metric's mean by more than its own scatter.
+    """Largest merging of voxels that surely moves no metric's mean by more than its own scatter.
 
     Parameters
     ----------
@@ -87,9 +90,9 @@ def coarsest_factor(evaluate: Evaluate, pairs: Iterator[Pair]) -> int:
 
 
 def _alike(fine: list[Values], coarse: list[Values]) -> bool:
-    """Whether the means of all metrics differ by less than the standard deviation on the fine grid."""
+    """Whether the means of all metrics surely differ by less than the standard deviation on the fine grid."""
     for key in fine[0]:
         values, others = ([one.get(key, np.nan) for one in side] for side in (fine, coarse))
-        if not abs(np.mean(others) - np.mean(values)) <= np.std(values, ddof=1):
+        if not abs(np.mean(others) - np.mean(values)) <= _SURE * np.std(values, ddof=1):
             return False
     return True

@@ -1,5 +1,7 @@
 """Barycenters, maps and supports from pseudo-moments, and the hierarchy on the line."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -127,6 +129,16 @@ def test_cells_resolve_a_split_that_global_polynomials_cannot(power):
     assert cut.lower_mm == pytest.approx(exact, rel=1e-5)
     assert cut.lower_mm <= exact
     assert cut.n_components > whole.n_components
+
+
+@pytest.mark.parametrize("power", [1, 2, 4])
+def test_no_order_on_the_line_falls_below_a_lower_one(power):
+    ends, places = np.zeros(100), np.zeros(100)
+    ends[[0, -1]], places[[0, 23, 64, 99]] = (1.0, 0.3), (1.0, 2.0, 1.0, 0.5)
+    found = [line_sos(EDGES, ends, places, power=power, order=order) for order in range(2, 8)]
+    bounds = [one.lower_mm for one in found]
+    assert all(b >= a * (1 - 1e-4) for a, b in pairwise(bounds))
+    assert "this is order" in found[-1].status
 
 
 def test_impossible_lines_are_refused():

@@ -1,14 +1,18 @@
 """The moment-SoS hierarchy against closed forms and published values."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.moments import bures_squared, moment_sos
 from dosemover.moments.legendre import legendre
 from dosemover.moments.moment_sos import plan_sizes
 from dosemover.moments.relaxation import evaluate_basis, relaxation
-from dosemover.moments.tally import MomentTally, tally_density
+from dosemover.moments.tally import MomentTally, tally_density, tally_map
+from dosemover.transport.line import line_w2_squared
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(60)
 
@@ -196,6 +200,50 @@ def test_the_reduced_basis_is_a_weaker_bound():
     reduced = moment_sos(**tallies, order=3, basis="reduced")
     assert reduced.lower_squared_mm2 <= full.primal_mm**2
     assert reduced.lower_squared_mm2 > 0.9 * full.lower_squared_mm2
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_the_shift_of_a_uniform_box_is_read_from_two_boxes_at_every_order(order):
+    from dosemover.grid import Grid
+
+    voxel = np.ones((1, 1, 1))
+    grids = [
+        Grid.regular(shape=(1, 1, 1), spacing_mm=(2, 3, 4), origin_mm=o) for o in ((0, 0, 0), (1, 20, 300))
+    ]
+    one, two = (tally_density(voxel, grid, degree=2 * order) for grid in grids)
+    found = moment_sos(reference=one, evaluated=two, order=order)
+    assert found.lower_mm == pytest.approx(np.sqrt(1 + 20**2 + 300**2), rel=1e-9)
+
+
+def row(**masses):
+    """Thirty voxels of 2 mm with dose in a few of them (v0=1.0, v29=0.3..)."""
+    dose = np.zeros((1, 1, 30))
+    for name, mass in masses.items():
+        dose[0, 0, int(name[1:])] = mass
+    return DoseMap.from_array(dose, spacing_mm=(2.0, 2.0, 2.0))
+
+
+def test_no_order_falls_below_a_lower_one_where_rounding_stops_it():
+    maps = row(v0=1.0, v29=0.3), row(v0=0.5, v29=1.0)
+    # 17/39 of the mass hops over the 58 mm between the ends: quantiles of piecewise-constant densities
+    exact = np.sqrt(transport_of_rows(*maps))
+    bounds = []
+    for order in range(1, 9):
+        one, two = (tally_map(dose, degree=2 * order) for dose in maps)
+        found = moment_sos(reference=one, evaluated=two, order=order)
+        bounds.append(found.lower_mm)
+        assert found.order <= order
+        assert (found.order < order) == ("this is order" in found.status)
+    assert found.status.startswith("order 8 stopped by rounding: this is order")
+    assert all(b >= a * (1 - 1e-6) for a, b in pairwise(bounds))
+    assert 0.99 * exact < bounds[-1] <= exact * (1 + 1e-12)
+
+
+def transport_of_rows(one, two):
+    """Exact W_2^2 of two rows of voxels."""
+    edges = one.grid.edges_mm[2]
+    levels = [np.concatenate([[0.0], np.cumsum(d.dose_gy.ravel()) / d.dose_gy.sum()]) for d in (one, two)]
+    return line_w2_squared(edges, *levels)
 
 
 def test_too_few_moments_are_refused():

@@ -16,6 +16,9 @@ _SMALLEST_STEP = 1e-8
 _PATIENCE = 3
 _SMALLEST_EIGENVALUE = 1e-11
 
+ROUNDING = "stopped by rounding"
+"""Status of an iteration that can make no more progress in double precision."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InteriorPointResult:
@@ -223,7 +226,7 @@ class _Iteration:
             except np.linalg.LinAlgError:
                 moved = 0.0
             if moved < _SMALLEST_STEP:
-                status = "stopped by rounding"
+                status = ROUNDING
                 break
         state = self.state
         return InteriorPointResult(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,8 @@ class LineSosResult:
     power : int
         p.
     order : int
+        Of the relaxation behind the bound: below the order that was asked for where rounding stopped that
+        one so early that a lower order bounds better; the status says so.
     lower_mm : float
         Certified lower bound on W_p [mm].
     lower_power : float
@@ -36,6 +38,8 @@ class LineSosResult:
     n_components : int
         Pairs of cells, each with its own pseudo-moments.
     solution : InteriorPointResult
+    status : str
+        How the interior-point method ended.
     """
 
     power: Power
@@ -45,11 +49,7 @@ class LineSosResult:
     primal_power: float
     n_components: int
     solution: InteriorPointResult
-
-    @property
-    def status(self) -> str:
-        """How the interior-point method ended."""
-        return self.solution.status
+    status: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,8 +201,37 @@ def line_sos_from_moments(
     """
     if power not in (1, 2, 4):
         raise InputError(f"`power` must be 1, 2 or 4, got {power}: other costs are no polynomials.")
-    if order < max(1, power // 2):
-        raise InputError(f"`order` must be at least {max(1, power // 2)} for p = {power}, got {order}.")
+    least = max(1, power // 2)
+    if order < least:
+        raise InputError(f"`order` must be at least {least} for p = {power}, got {order}.")
+    found = _of_order(moments_x, moments_y, x_cells, y_cells, power, order, tolerance)
+    gap = found.primal_power - found.lower_power
+    if found.status == "ok" or order == least or gap < 10 * tolerance * found.primal_power:
+        return found
+    lower = line_sos_from_moments(
+        moments_x,
+        moments_y,
+        x_cells=x_cells,
+        y_cells=y_cells,
+        power=power,
+        order=order - 1,
+        tolerance=tolerance,
+    )
+    if lower.lower_power <= found.lower_power:
+        return found
+    return replace(lower, status=f"order {order} {found.status}: this is order {lower.order}; {lower.status}")
+
+
+def _of_order(
+    moments_x: NDArray[Any],
+    moments_y: NDArray[Any],
+    x_cells: Sequence[Cell],
+    y_cells: Sequence[Cell],
+    power: Power,
+    order: int,
+    tolerance: float,
+) -> LineSosResult:
+    """The relaxation of one order, as far as its iteration goes."""
     used = [
         _Component(i=i, j=j, x_cell=x, y_cell=y, sign=sign)
         for i, x in enumerate(x_cells)
@@ -226,6 +255,7 @@ def line_sos_from_moments(
         primal_power=scale * found.primal,
         n_components=len(used),
         solution=found,
+        status=found.status,
     )
 
 

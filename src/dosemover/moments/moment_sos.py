@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dosemover.errors import InputError
 from dosemover.moments.gaussian import central_moments
 from dosemover.moments.gaussian_pair import gaussian_pair
-from dosemover.moments.interior_point import InteriorPointResult, solve
+from dosemover.moments.interior_point import ROUNDING, InteriorPointResult, solve
 from dosemover.moments.legendre import (
     MultiIndex,
     legendre,
@@ -38,6 +38,8 @@ class MomentSosResult:
     Parameters
     ----------
     order : int
+        Of the relaxation behind the bound: below the order that was asked for where rounding stopped that
+        one so early that a lower order bounds better; the status says so.
     lower_mm : float
         Certified lower bound on W_2 [mm].
     lower_squared_mm2 : float
@@ -159,14 +161,15 @@ def _partial(points: NDArray[Any], indices: tuple[MultiIndex, ...], axis: int) -
 
 
 def informative_axes(*tallies: MomentTally) -> tuple[int, ...]:
-    """Array axes along which a measure is not uniform over its box; x where there are none.
+    """Array axes along which a measure is not uniform over its box, or the boxes differ; x where there are none.
 
-    Along an axis where both measures are uniform and independent of the others nothing moves.
+    Along an axis where the measures are uniform over one interval and independent of the others nothing moves.
     """
     found = tuple(
         axis
         for axis in range(3)
-        if any(np.any(np.take(t.tensor, range(1, t.degree + 1), axis=axis)) for t in tallies)
+        if len({t.box_mm[axis] for t in tallies}) > 1
+        or any(np.any(np.take(t.tensor, range(1, t.degree + 1), axis=axis)) for t in tallies)
     )
     return found or (2,)
 
@@ -272,7 +275,8 @@ def moment_sos(
     plan with these marginals can give it, so that the bound holds to rounding however early the
     iteration stops. The hierarchy starts from the
     quadratic pair of the Gaussian bound and bounds what that leaves, so that translations and affine
-    maps are exact and no order falls below it. *Limits*: needs measures
+    maps are exact and no order falls below it. Where all dose lies in a few narrow places the matrices of
+    high orders are singular to rounding; then the next lower order that bounds better is returned. *Limits*: needs measures
     that live inside their boxes; a box much larger than the measure weakens every order. Smooth
     changes converge spectrally in r, edges slowly. *Cost*: independent of the number of voxels;
     in three dimensions r = 2 a fraction of a second, r = 3 a few seconds, r = 4 minutes.
@@ -287,6 +291,36 @@ def moment_sos(
                 f"`order` {order} takes moments to degree {2 * order}, a tally holds {tally.degree}. "
                 "Tally to a higher degree."
             )
+    found = _of_order(reference, evaluated, order, basis, tolerance, max_iterations)
+    if order == 1 or not found.status.startswith(ROUNDING) or _is_tight(found, tolerance):
+        return found
+    lower = moment_sos(
+        reference=reference,
+        evaluated=evaluated,
+        order=order - 1,
+        basis=basis,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    if lower.lower_squared_mm2 <= found.lower_squared_mm2:
+        return found
+    return replace(lower, status=f"order {order} {ROUNDING}: this is order {lower.order}; {lower.status}")
+
+
+def _is_tight(found: MomentSosResult, tolerance: float) -> bool:
+    """Whether a bound reaches the value of its moment problem to ten times the tolerance."""
+    return found.primal_mm**2 - found.lower_squared_mm2 < 10 * tolerance * found.primal_mm**2
+
+
+def _of_order(
+    reference: MomentTally,
+    evaluated: MomentTally,
+    order: int,
+    basis: Basis,
+    tolerance: float,
+    max_iterations: int,
+) -> MomentSosResult:
+    """The relaxation of one order, as far as its iteration goes."""
     reference, first_note = rescaled(reference, degree=2 * order)
     evaluated, second_note = rescaled(evaluated, degree=2 * order)
     axes = informative_axes(reference, evaluated)

@@ -161,9 +161,9 @@ def _partial(points: NDArray[Any], indices: tuple[MultiIndex, ...], axis: int) -
 
 
 def informative_axes(*tallies: MomentTally) -> tuple[int, ...]:
-    """Array axes along which a measure is not uniform over its box, or the boxes differ; x where there are none.
+    """Array axes along which a measure is not uniform over its box, or the boxes differ; x if there are none.
 
-    Along an axis where the measures are uniform over one interval and independent of the others nothing moves.
+    Along an axis where all are uniform over one interval, whatever the other axes do, nothing moves.
     """
     found = tuple(
         axis
@@ -276,10 +276,10 @@ def moment_sos(
     iteration stops. The hierarchy starts from the
     quadratic pair of the Gaussian bound and bounds what that leaves, so that translations and affine
     maps are exact and no order falls below it. Where all dose lies in a few narrow places the matrices of
-    high orders are singular to rounding; then the next lower order that bounds better is returned. *Limits*: needs measures
-    that live inside their boxes; a box much larger than the measure weakens every order. Smooth
-    changes converge spectrally in r, edges slowly. *Cost*: independent of the number of voxels;
-    in three dimensions r = 2 a fraction of a second, r = 3 a few seconds, r = 4 minutes.
+    high orders are singular to rounding; then the next lower order that bounds better is returned.
+    *Limits*: needs measures that live inside their boxes; a box much larger than the measure weakens
+    every order. Smooth changes converge spectrally in r, edges slowly. *Cost*: independent of the number of
+    voxels; in three dimensions r = 2 a fraction of a second, r = 3 a few seconds, r = 4 minutes.
 
     References
     ----------

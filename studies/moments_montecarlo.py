@@ -22,6 +22,9 @@ from dosemover.transport import sliced_w2, wasserstein_2
 
 HISTORIES_AT_ONE_PERCENT = 400_000
 BATCHES = 10
+REPLICATES = {20.0: 16, 10.0: 16, 5.0: 16, 2.0: 16, 1.0: 8, 0.2: 4}
+"""Pairs of every change at each noise level [%]."""
+
 CHANGES = ("shift 3 mm", "range (0.12 MeV)", "hot spot +30 %", "output +3 %")
 
 
@@ -58,12 +61,13 @@ def hot_spot(grid):
     return 1 + 0.3 * np.exp(-r2 / (2 * 10.0**2))
 
 
-def maps(percent, seed):
-    """Reference and evaluated maps of one replicate."""
-    one, two = simulated(percent, seed), simulated(percent, seed + 1)
+def maps(percent, replicate):
+    """Reference and evaluated maps of one replicate, every one with random numbers of its own."""
+    seeds = np.random.SeedSequence([int(10 * percent), replicate]).generate_state(4)
+    one, two = (simulated(percent, int(seed)) for seed in seeds[:2])
     evaluated = (
-        simulated(percent, seed + 2, shift=3.0),
-        simulated(percent, seed + 3, energy=0.12),
+        simulated(percent, int(seeds[2]), shift=3.0),
+        simulated(percent, int(seeds[3]), energy=0.12),
         scaled_by(two, hot_spot(two.grid)),
         two.scaled(1.03),
     )
@@ -96,17 +100,17 @@ def spread_of(dose):
     return 100 * float(np.sqrt(np.mean((dose.uncertainty_gy[high] / dose.dose_gy[high]) ** 2)))
 
 
-def montecarlo(levels, replicates, truth_percent):
-    """Rows of every distance, change and noise level."""
+def montecarlo(levels, truth_percent):
+    """Rows of every distance and change; ``levels`` maps the noise [%] to the number of replicates."""
     one, changed = maps(truth_percent, 10_000)
     truth = {}
     for change, two in changed.items():
         truth[change] = {name: found[0] for name, found in distances(one, two).items()}
         truth[change]["atoms_12_mm"] = truth[change]["direct_w2"]
     rows = []
-    for percent in levels:
+    for percent, replicates in levels.items():
         for i in range(replicates):
-            one, changed = maps(percent, 100 * i + 17 * int(10 * percent))
+            one, changed = maps(percent, i)
             if i == 0:
                 noise = round(spread_of(one), 2)
             for change, two in changed.items():
@@ -124,11 +128,12 @@ def main():
         "-o", "--output", type=Path, default=Path(__file__).resolve().parents[1] / "docs/moments"
     )
     parser.add_argument("--noise", default="20,10,5,2,1,0.2", help="levels in percent")
-    parser.add_argument("--replicates", type=int, default=8)
+    parser.add_argument("--replicates", type=int, help="of every level; by default 32 down to 8")
     parser.add_argument("--truth", type=float, default=0.2, help="noise of the maps behind the truth")
     arguments = parser.parse_args()
     levels = [float(level) for level in arguments.noise.split(",")]
-    write(arguments.output, "montecarlo", montecarlo(levels, arguments.replicates, arguments.truth))
+    replicates = {level: arguments.replicates or REPLICATES.get(level, 8) for level in levels}
+    write(arguments.output, "montecarlo", montecarlo(replicates, arguments.truth))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Moment distances against noise, and from Monte Carlo samples: tables and figures of docs/moments.md.
 
-    python studies/moments_noise.py [-o docs/moments] [--quick] [--parts samples,white,real,montecarlo]
+    python studies/moments_noise.py [-o docs/moments] [--quick] [--redraw] [--parts samples,white,real,..]
 
 Four parts, each written as CSV with one figure:
   samples   one stream of simulated deposits (0.1 MeV photons in water), the evaluated beam 3 mm aside: exact
@@ -24,6 +24,7 @@ from scipy.special import erf
 from dosemover.dose import DoseMap
 from dosemover.moments import (
     MomentAccumulator,
+    MomentConsumer,
     MomentTally,
     bures_squared,
     galerkin_w2,
@@ -34,9 +35,28 @@ from dosemover.moments import (
 from dosemover.transport import sliced_w2
 
 DATA = Path(os.environ.get("DOSEMOVER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-LEVELS = ("mean_shift", "gaussian", "galerkin", "moment_sos_2")
 BOX = ((-60.0, 60.0),) * 3
 LARGEST_CLOUD = 3200
+"""Deposits a side up to which exact transport of two clouds is run: 0.8 GB of costs follow."""
+
+LARGEST_SLICED = 100_000
+FEWEST_REPLICATES, MOST_REPLICATES = 5, 20
+
+STYLES = {
+    "mean_shift": ("mean shift", "C0o-"),
+    "gaussian": ("Gaussian (Gelbrich)", "C1s-"),
+    "galerkin": ("Galerkin $W_2$", "C2o-"),
+    "galerkin_less_floor": ("Galerkin less its floor", "C2o--"),
+    "moment_sos_2": ("moment-SoS, $r = 2$", "C3^-"),
+    "moment_dmd": ("Galerkin DMD", "C4d:"),
+    "sliced": ("sliced $W_2$", "C5v-"),
+    "sliced_clouds": (r"sliced $W_2$ of the deposits, $\times\sqrt{3}$", "C5v-"),
+    "direct_w2": ("direct $W_2$", "C6D-"),
+    "exact_clouds": ("exact $W_2$ of the deposits", "C7X-"),
+    "atoms_12_mm": ("exact $W_2$ of atoms, 12 mm", "C7X-"),
+    "atoms_20_mm": ("exact $W_2$ of atoms, 20 mm", "C7X-"),
+}
+"""Name of a distance in the figures, and its color, marker and line."""
 
 
 def levels_of(one, two):
@@ -49,7 +69,10 @@ def levels_of(one, two):
     squared = np.sum((m.mean_mm - n.mean_mm) ** 2) + bures_squared(m.covariance_mm2, n.covariance_mm2)
     found["gaussian"] = float(np.sqrt(squared)), time.process_time() - start
     start = time.process_time()
-    found["galerkin"] = galerkin_w2(reference=one, evaluated=two).value_mm, time.process_time() - start
+    estimate = galerkin_w2(reference=one, evaluated=two)
+    seconds = time.process_time() - start
+    found["galerkin"] = estimate.value_mm, seconds
+    found["galerkin_less_floor"] = float(np.sqrt(max(estimate.chosen.debiased_squared_mm2, 0.0))), seconds
     start = time.process_time()
     found["moment_sos_2"] = (
         moment_sos(reference=one, evaluated=two, order=2).lower_mm,
@@ -71,18 +94,30 @@ class Stream:
         return rng.permutation(np.concatenate(self.parts))
 
 
-def simulated_deposits(shift, histories, seed):
-    """Deposits of a 40 mm field of 0.1 MeV photons in 120 mm of water."""
+def beam_in_water(shift, histories, seed, consumer):
+    """40 mm field of 0.1 MeV photons in 120 mm of water, its deposits given to a consumer."""
     from dosemover.montecarlo import Beam, SimulationConfig, Spectrum, simulate, water_tank
 
     beam = Beam(spectrum=Spectrum.mono(0.1), field_mm=40.0, isocenter_mm=(shift, 0.0, 0.0))
     tank = water_tank(size_mm=120.0, voxel_mm=6.0)
-    stream = Stream()
     simulate(
         SimulationConfig(phantom=tank, sources=(beam,), histories=histories, batches=4, seed=seed),
-        consumer=stream,
+        consumer=consumer,
     )
+
+
+def simulated_deposits(shift, histories, seed):
+    """Every deposit in random order: x, y, z [mm] and energy [MeV]."""
+    stream = Stream()
+    beam_in_water(shift, histories, seed, stream)
     return stream.rows(np.random.default_rng(seed))
+
+
+def simulated_tally(shift, histories, seed):
+    """Streaming tally of a simulation of any length."""
+    consumer = MomentConsumer(box_mm=BOX)
+    beam_in_water(shift, histories, seed, consumer)
+    return consumer.tally()
 
 
 def stream_tally(rows, batches=10, degree=12):
@@ -115,27 +150,27 @@ def cloud_sliced(one, two, directions=64):
     return float(value * np.sqrt(3)), time.process_time() - start, one.nbytes + two.nbytes
 
 
-def samples(replicates, largest):
-    """Every distance from N deposits a side."""
-    need = int(2.2 * largest * replicates)
-    one = simulated_deposits(0.0, need // 2, 1)
-    two = simulated_deposits(3.0, need // 2, 2)
-    truth = levels_of(stream_tally(one), stream_tally(two))
-    truth_mm = truth["galerkin"][0]
+def samples(largest, truth_histories):
+    """Every distance from N deposits a side, against its own value from far more."""
+    truth_of = levels_of(*(simulated_tally(x, truth_histories, seed) for x, seed in ((0.0, 11), (3.0, 12))))
+    truth = {name: value for name, (value, _) in truth_of.items()}
+    need = FEWEST_REPLICATES * largest // 2  # a photon leaves about two deposits
+    one, two = simulated_deposits(0.0, need, 1), simulated_deposits(3.0, need, 2)
     rows = []
     n = 100
     while n <= largest:
-        for i in range(replicates):
-            a, b = (r[(i * n) % (len(r) - n) :][:n] for r in (one, two))
+        for i in range(min(MOST_REPLICATES, len(one) // n, len(two) // n)):
+            a, b = (r[i * n : (i + 1) * n] for r in (one, two))
             start = time.process_time()
             tallies = stream_tally(a), stream_tally(b)
             tally_seconds = time.process_time() - start
+            size = sum(t.tensor.nbytes for t in tallies)
             for name, (value, seconds) in levels_of(*tallies).items():
-                size = sum(t.tensor.nbytes for t in tallies)
-                rows.append(("samples", n, i, name, value, truth_mm, seconds + tally_seconds, size))
-            if n <= LARGEST_CLOUD:
-                rows.append(("samples", n, i, "exact_clouds", *_with(cloud_w2(a, b), truth_mm)))
-            rows.append(("samples", n, i, "sliced_clouds", *_with(cloud_sliced(a, b), truth_mm)))
+                rows.append(("samples", n, i, name, value, truth[name], seconds + tally_seconds, size))
+            if n <= LARGEST_CLOUD and i < FEWEST_REPLICATES:
+                rows.append(("samples", n, i, "exact_clouds", *_with(cloud_w2(a, b), truth["galerkin"])))
+            if n <= LARGEST_SLICED:
+                rows.append(("samples", n, i, "sliced_clouds", *_with(cloud_sliced(a, b), truth["galerkin"])))
         n = int(n * np.sqrt(10) + 0.5)
     return rows
 
@@ -252,6 +287,8 @@ def real(replicates):
 
 
 COLUMNS = ("case", "n_or_noise_percent", "replicate", "distance", "value_mm", "truth_mm", "cpu_s", "bytes")
+SUMMARY_COLUMNS = ("case", COLUMNS[1], "distance", "truth_mm", "bias_mm", "spread_mm", "cpu_s", "bytes")
+LABELS = ("noise / % (k = 1)", "deposits a side")
 
 
 def summary(rows):
@@ -284,30 +321,47 @@ def write(folder, name, rows):
     table = summary(rows)
     with open(folder / f"{name}_summary.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ("case", COLUMNS[1], "distance", "truth_mm", "bias_mm", "spread_mm", "cpu_s", "bytes")
-        )
+        writer.writerow(SUMMARY_COLUMNS)
         writer.writerows([[f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in table])
-    figure(folder / f"{name}.svg", table, "deposits" if name == "samples" else "noise / % (k = 1)")
+    figure(folder / f"{name}.svg", table, LABELS[name == "samples"])
+
+
+def redraw(folder, name):
+    """The figure of one part from its table."""
+    with open(folder / f"{name}_summary.csv", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    table = [(row[0], float(row[1]), row[2], *map(float, row[3:])) for row in rows]
+    figure(folder / f"{name}.svg", table, LABELS[name == "samples"])
 
 
 def figure(path, table, label):
-    """Mean absolute size of the error (bias and spread together) over noise or samples, one panel a case."""
+    """Error (bias and spread together) over noise or samples, one panel a case."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     cases = list(dict.fromkeys(row[0] for row in table))
-    drawing = Figure(figsize=(4.2 * len(cases), 3.6), layout="constrained")
+    columns = min(len(cases), 2)
+    height = -(-len(cases) // columns)
+    drawing = Figure(figsize=(4.6 * columns, 3.4 * height + 0.9), layout="constrained")
     FigureCanvasSVG(drawing)
-    for i, case in enumerate(cases):
-        axes = drawing.add_subplot(1, len(cases), i + 1)
-        for name in dict.fromkeys(row[2] for row in table if row[0] == case):
-            own = [row for row in table if row[0] == case and row[2] == name]
-            error = [np.hypot(row[4], 0.0 if np.isnan(row[5]) else row[5]) for row in own]
-            axes.loglog([row[1] for row in own], np.maximum(error, 1e-4), marker="o", ms=3, label=name)
-        axes.set(title=case, xlabel=label, ylabel="error against the noise-free value / mm")
+    grid = drawing.subplots(height, columns, squeeze=False, sharey=True)
+    for axes, case in zip(grid.flat, cases, strict=False):
+        own = [row for row in table if row[0] == case]
+        for name in (one for one in STYLES if any(row[2] == one for row in own)):
+            points = [row for row in own if row[2] == name]
+            error = [np.hypot(row[4], 0.0 if np.isnan(row[5]) else row[5]) for row in points]
+            title, style = STYLES[name]
+            at = [row[1] for row in points]
+            axes.loglog(at, np.maximum(error, 1e-4), style, ms=4, mfc="none", lw=1.2, label=title)
+        marks = sorted({row[1] for row in own})
+        axes.set_xticks(marks, [f"{float(f'{m:.2g}'):g}" for m in marks])
+        axes.set_xticks([], minor=True)
+        axes.set(title="" if case == "samples" else case, xlabel=label)
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("error / mm")
+    handles, names = grid[0, 0].get_legend_handles_labels()
+    drawing.legend(handles, names, loc="outside lower center", ncols=2 if columns == 1 else 4, fontsize=8)
     drawing.savefig(path, metadata={"Date": None})
 
 
@@ -320,19 +374,25 @@ def main():
     )
     parser.add_argument("--quick", action="store_true", help="few replicates")
     parser.add_argument("--parts", default="samples,white,real,montecarlo", help="parts to rebuild")
+    parser.add_argument("--redraw", action="store_true", help="only draw the figures from the tables")
     arguments = parser.parse_args()
     few, parts = arguments.quick, arguments.parts.split(",")
+    if arguments.redraw:
+        for part in parts:
+            redraw(arguments.output, part)
+        return
     if "samples" in parts:
-        write(arguments.output, "samples", samples(2 if few else 5, 10_000 if few else 100_000))
+        found = samples(10_000, 100_000) if few else samples(1_000_000, 15_000_000)
+        write(arguments.output, "samples", found)
     if "white" in parts:
         write(arguments.output, "white", white(2 if few else 8))
     if "real" in parts and (DATA / "mc_egsnrc").exists():
         write(arguments.output, "real", real(5 if few else 40))
     if "montecarlo" in parts:
-        from moments_montecarlo import montecarlo
+        from moments_montecarlo import REPLICATES, montecarlo
 
-        levels = (20.0, 10.0, 5.0) if few else (20.0, 10.0, 5.0, 2.0, 1.0, 0.2)
-        write(arguments.output, "montecarlo", montecarlo(levels, 2 if few else 8, 1.0 if few else 0.2))
+        levels = dict.fromkeys((20.0, 10.0, 5.0), 2) if few else REPLICATES
+        write(arguments.output, "montecarlo", montecarlo(levels, 1.0 if few else 0.2))
     print(
         f"written to {arguments.output}; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB"
     )

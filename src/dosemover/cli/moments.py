@@ -167,8 +167,9 @@ def _print_maps(console: Console, described: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("map", "integral / Gy mm3", "mean x, y, z / mm", "rms extent x, y, z / mm"):
-        table.add_column(title, justify="left" if title == "map" else "right")
+    table.add_column("map", overflow="fold")
+    for title in ("Gy mm3", "mean x, y, z / mm", "rms extent / mm"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in described:
         mean = ", ".join(f"{v:.2f}" for v in row["mean_mm"])
         extent = ", ".join(f"{v:.2f}" for v in row["rms_extent_mm"])

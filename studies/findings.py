@@ -83,9 +83,9 @@ def field(
     return 2.0 * (box + BATH * np.exp(-((x - shift) ** 2 + y**2 + z**2) / 80.0**2))
 
 
-def _spot(dose: Array, excess: float, radius: float = 10.0) -> Array:
+def _spot(dose: Array, excess: float, radius: float = 10.0, center_y: float = 0.0) -> Array:
     z, y, x = _axes()
-    distance = np.sqrt((x - 6.0) ** 2 + y**2 + z**2)
+    distance = np.sqrt((x - 6.0) ** 2 + (y - center_y) ** 2 + z**2)
     return dose * (1 + excess * 0.5 * (1 - erf((distance - radius) / 2.0)))
 
 
@@ -98,17 +98,20 @@ def _one_voxel(dose: Array, factor: float) -> Array:
 def changes() -> dict[str, Array]:
     """Evaluated dose of every change, by name."""
     base = field()
-    _, y, _ = _axes()
+    z, y, _ = _axes()
     two_halves = np.where(y > 0, 1.0, -1.0)
+    quarters = two_halves * np.where(z > 0, 1.0, -1.0)
     return {
         "shift 0.2 mm": field(shift=0.2),
         "shift 1 mm": field(shift=1.0),
         "output +0.2 %": 1.002 * base,
         "halves 0.5 mm apart": field(shift=0.5 * two_halves),
         "penumbra 6 to 6.6 mm": field(penumbra=6.6),
-        "range +1 mm and -1 mm": field(distal=50.0 + two_halves),
+        "range +1 mm in one half": field(distal=50.0 + (y > 0)),
+        "range +1 and -1 mm in quarters": field(distal=50.0 + quarters),
         "hot spot +10 %": _spot(base, 0.10),
         "cold spot -10 %": _spot(base, -0.10),
+        "hot beside cold 10 %": _spot(_spot(base, 0.10, center_y=12.0), -0.10, center_y=-12.0),
         "leaf of 5 mm missing": base * (1 - 0.5 * _edge(y, 10.0, 15.0, 1.0)),
         "one voxel +50 %": _one_voxel(base, 1.5),
         "bath +0.2 % of the maximum": base + 0.002 * base.max() * (base < 0.1 * base.max()),
@@ -125,7 +128,7 @@ def as_map(dose: Array, noise: float = 0.0, rng: np.random.Generator | None = No
     return DoseMap(dose_gy=noisy, grid=grid, uncertainty_gy=sigma)
 
 
-def detection(noise: float = 0.05, nulls: int = 15, repeats: int = 5) -> dict[str, Any]:
+def detection(noise: float = 0.05, nulls: int = 60, repeats: int = 20) -> dict[str, Any]:
     """Readings without noise, and z of every metric under white noise, for every change."""
     rng = np.random.default_rng(SEED)
     base = field()

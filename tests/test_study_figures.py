@@ -161,6 +161,15 @@ def test_gamma_that_falls_with_any_noise_is_partly_shown():
     assert found.numbers["rising"] == 0
 
 
+def test_gamma_that_passes_more_with_too_much_output_is_named():
+    rate = "gamma_2_2_global_passing_rate_percent"
+    flattering = with_metrics(**{rate: (90.0, 2.0, 0.3, -0.5)})
+    named = [s for s in findings.gamma_under_noise(flattering).sentences if "flatters" in s]
+    assert len(named) == 1
+    assert "γ 2/2, output" in named[0]
+    assert not any("flatters" in s for s in findings.gamma_under_noise(with_metrics()).sentences)
+
+
 def test_a_shift_that_gamma_rejects_refutes_the_claim():
     rate = "gamma_3_3_global_passing_rate_percent"
     assert findings.shift_passes_gamma(with_metrics()).verdict == "shown"
@@ -172,7 +181,7 @@ def test_a_shift_that_gamma_rejects_refutes_the_claim():
 def test_changes_beyond_two_plain_numbers_are_named():
     blind = {"center_shift_mm": (0.0, 0.0, 0.02, 0.03), "mass_ratio": (1.0, 0.0, 0.001, 0.0)}
     found = findings.small_changes(with_metrics(**blind))
-    assert "shift 1 mm (water)" in found.numbers["beyond"]
+    assert any(text.startswith("shift 1 mm (water) at 1, 2, 5") for text in found.numbers["beyond"])
     assert findings.small_changes(with_metrics(**{"dmd_mm": (0.0, 0.0, 0.1, 0.0)})).numbers["beyond"] == []
 
 
@@ -214,8 +223,9 @@ def test_small_studies_are_judged_by_their_numbers(analysis):
     for row in calm["made_to_pass"]["rows"]:
         row["gamma_2_2_global_passing_rate_percent"] = 80.0
     analysis = StudyAnalysis(analysis.table, findings=calm)
-    lowers, raises = small.smoothing(analysis).parts
-    assert (lowers.verdict, raises.verdict) == ("shown", "refuted")
+    transported, moved = small.smoothing(analysis).parts
+    assert (transported.verdict, transported.of) == ("refuted", 2)
+    assert moved.verdict == "shown"
     assert analysis_gamma.made_to_pass(calm, {})[0] == [False, True]
 
 

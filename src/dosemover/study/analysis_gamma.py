@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dosemover.study.analysis_labels import matching, pretty
-from dosemover.study.analysis_summary import StudyAnalysis
+from dosemover.study.analysis_summary import StudyAnalysis, conditions
 from dosemover.study.analysis_table import Cell
 from dosemover.study.analysis_verdicts import PASSES_PERCENT, Finding, number, part
 from dosemover.study.table import NO_CHANGE
@@ -150,6 +150,7 @@ def gamma_under_noise(analysis: StudyAnalysis) -> Finding:
     if saved := [track for track in failing if track.saved]:
         numbers["worst_saved"] = _told(min(saved, key=lambda track: track.calm.mean))
     sentences = [*_rising(roomy), *_falling(falling), *_saved(failing), *_unchanged(analysis)]
+    sentences += _flattered(analysis)
     passed, more = made_to_pass(analysis.findings, numbers)
     wide = {track: analysis.voxel_mm(track.calm.case) > DISTANCES_MM[track.rate] for track in roomy}
     fine, coarse = ([track.rises for track in roomy if wide[track] == which] for which in (False, True))
@@ -219,6 +220,34 @@ def _saved(failing: Sequence[Track]) -> list[str]:
     listed = "; ".join(_told(track) for track in saved)
     verb = "pass" if len(saved) > 1 else "passes"
     return [text + f"{verb} it with more noise in the evaluated map: {listed}."]
+
+
+def _flattered(analysis: StudyAnalysis) -> list[str]:
+    """Where a map with too much output surely passes more than one without any change, noise in both."""
+    tried = [
+        (one, rate)
+        for one in conditions(analysis, "output", "scale")
+        for rate in RATES
+        if rate in one.by and one.case in analysis.cases
+    ]
+    better = [(one, rate) for one, rate in tried if one.by[rate].auc.high < 0.5]
+    if not better:
+        return []
+    one, rate = max(better, key=lambda found: (found[0].size, -found[0].noise))
+    null = analysis.table.null_of(one.by[rate].cell)
+    means = (
+        ""
+        if null is None
+        else (
+            f" ({RATES[rate]}, {one.text}, {one.noise:g} % noise: {number(one.by[rate].cell.mean)} % on "
+            f"average, {number(null.mean)} % without the change)"
+        )
+    )
+    return [
+        f"With noise in both maps, {len(better)} of {len(tried)} rates are surely higher with too much "
+        f"output than without any change (AUC below 0.5 with its whole interval){means}: there γ flatters "
+        "the error."
+    ]
 
 
 def _told(track: Track) -> str:

@@ -23,6 +23,7 @@ _CLAIM = (
 _KINDS = {
     "a hot spot": ("hot_spot", "hot spot"),
     "a cold spot": ("cold_spot", "cold spot"),
+    "a hot beside a cold spot": ("hot_and_cold", "hot beside cold"),
     "a missing leaf": ("missing_leaf", "leaf"),
     "an error in one voxel": ("one_voxel", "one voxel"),
 }

@@ -172,7 +172,7 @@ def figure_responses(analysis: StudyAnalysis) -> Figure | None:
     case = analysis.main_case
     rows = [
         found[0]
-        for words in (("shift",), ("output", "scale"), ("hot",))
+        for words in (("shift",), ("output", "scale"), ("hot_spot", "hot"))
         if (found := matching(analysis.changes_of(case), *words))
     ]
     metrics = [m for m in _RESPONDING if m in analysis.table.metrics]

@@ -216,7 +216,7 @@ _ASKED = (
 def figure_histories(analysis: StudyAnalysis) -> Figure | None:
     """Histories that a metric needs to find a shift and an output change, relative to DMD's best case."""
     wanted: list[tuple[str, float]] = []
-    for words, size in ((("shift",), 1.0), (("output", "scale"), 1.0), (("hot",), 20.0)):
+    for words, size in ((("shift",), 1.0), (("output", "scale"), 1.0), (("hot_spot", "hot"), 20.0)):
         names = matching(analysis.changes_of(analysis.main_case), *words)[:1]
         keys = {
             (change, m)

@@ -47,7 +47,7 @@ KEY_METRICS = (
 OWN_STUDY = "noise"
 """Name of the project's own study, whose report draws conclusions; of others it gives the results."""
 
-_KEY_CHANGES = (("shift",), ("output", "scale"), ("hot",))
+_KEY_CHANGES = (("shift",), ("output", "scale"), ("hot_spot", "hot"))
 
 _log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dosemover.study.analysis_labels import label
+from dosemover.study.analysis_verdicts import number
 from dosemover.study.bank import read_bank
 from dosemover.study.chunks import measured_again
 from dosemover.study.design import read_study
@@ -69,7 +70,7 @@ def main() -> None:
         "metrics": len(worst),
         "equal": len(worst) - len(differing),
         "tolerance": TOLERANCE,
-        "differing": [f"{label(m)} by up to {100 * d:.1g} %" for m, d in sorted(differing.items())],
+        "differing": [f"{label(m)} by up to {number(100 * d, 1)} %" for m, d in sorted(differing.items())],
     }
     path = options.output or options.directory / PROVENANCE
     facts = json.loads(path.read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError
@@ -209,6 +209,49 @@ def test_correlation_of_a_small_box_is_not_lost_and_not_made_up(shared, inflatio
         found.append(noise_correlation(sum(parts) / np.sqrt(shared)).inflation)
     assert np.median(found) == pytest.approx(inflation, rel=0.15)
     assert np.mean(found) < 1.7 * inflation
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.05])
+def test_correlation_too_weak_to_be_seen_at_any_one_lag_adds_up(share):
+    """A share of the variance common to 3 x 3 x 3 voxels: 0.03 a lag at most, 26 shares in the sum."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(40):
+        white, common = rng.standard_normal((2, 16, 16, 16))
+        common = ndimage.uniform_filter(common, 3, mode="wrap") * np.sqrt(27)
+        z = np.sqrt(1 - share) * white + np.sqrt(share) * common
+        found.append(noise_correlation(z[2:14, 2:14, 2:14]))
+    assert np.median([one.inflation for one in found]) == pytest.approx(1 + 26 * share, rel=0.15)
+    assert (
+        max(one.freedom for one in found) < 20
+    )  # 12^3 voxels over 5 x 5 x 5 lags, less what the box cuts off
+
+
+def test_a_single_voxel_may_be_as_noisy_as_its_map_states():
+    """One large deposit among voxels that are all equally likely to get one."""
+    dose = np.full(GRID.shape, 1.0)
+    uncertainty = np.full(GRID.shape, 0.5)
+    uncertainty[2, 3, 4] = 1.5
+    maps = {
+        "reference": DoseMap(dose_gy=dose, grid=GRID, uncertainty_gy=uncertainty),
+        "evaluated": DoseMap(dose_gy=dose, grid=GRID, uncertainty_gy=uncertainty),
+    }
+    model = NoiseModel(correlation=NoiseCorrelation.independent())
+    spreads = []
+    for as_stated in (False, True):
+        rng = np.random.default_rng(8)
+        pairs = parametric_pairs(
+            reference=maps["reference"],
+            evaluated=maps["evaluated"],
+            model=model,
+            draws=400,
+            rng=rng,
+            as_stated=as_stated,
+        )
+        spreads.append(np.std([a.dose_gy[2, 3, 4] for a, _ in pairs]))
+    averaged, stated = spreads
+    assert averaged < 0.9
+    assert stated == pytest.approx(1.5, rel=0.2)
 
 
 def test_variance_of_a_sum_is_that_of_drawn_fields_edges_included():

@@ -110,7 +110,10 @@ def _significant(context: ComparisonContext, noise: NoiseAtHand, here: DoseMap) 
     if noise.by_batches:
         pairs = list(nulls.resampled_pairs(**maps, draws=count, rng=rng))
     else:
-        pairs = list(nulls.parametric_pairs(**maps, model=noise.model, draws=count, rng=rng))
+        drawn = nulls.parametric_pairs(
+            reference=noise.reference, evaluated=noise.evaluated, model=noise.model, draws=count, rng=rng
+        )
+        pairs = list(drawn)
     fields = [_averaged(one, two.interpolated_to(one.grid)) for one, two in pairs]
     found = significant_voxels(_averaged(noise.reference, here), fields)
     label = f"difference real, 3 x 3 x 3 voxels, {100 * found.level:.0f} % false alarms in the whole map"

@@ -15,6 +15,8 @@ _RADIUS = 8
 _FEWEST_PAIRS = 200
 _STANDARD_ERRORS = 1.0
 """Lags that exceed so many are kept. Two would leave out the tail: small at every lag, but over hundreds."""
+_WINDOW = 2
+"""Lags within so many voxels may together hold correlation that none of them shows by itself."""
 _FIRST_SQUARES = 2.5
 """Sum of rho^2 before any rho is known: sets the standard errors of the first round."""
 _ROUNDS = 3
@@ -229,8 +231,10 @@ def noise_correlation(
     pass for it. Kept are the lags that exceed 1 standard error, sqrt(sum rho^2 / pairs), and hang together
     with lag 0. Lags are averaged over their mirror images, which keeps the sum over all lags and so the
     scatter of large regions. Particle tracks spread as they go: the correlation is no product of one
-    function an axis, so every lag is estimated for itself. A sum's variance from K kept lags of n voxels has
-    about n / K degrees of freedom (that of a truncated window).
+    function an axis, so every lag is estimated for itself. A sum's variance from K lags of n voxels has
+    about n / K degrees of freedom (that of a truncated window). Correlation too weak to be seen at any one
+    lag still adds up over hundreds: the lags within 2 voxels that are not kept share their mean, where it is
+    positive, and count among the K.
     *Limits*: one function for all voxels given, that of an oblique beam spread to both sides; negative
     correlations (a beam's energy is shared out, so that its parts compensate each other at long
     distances) read 0; what remains of a real difference shortens the correlation found, and so do
@@ -279,7 +283,8 @@ def _correlogram(
     far = float(np.average(half[longest], weights=pairs[longest])) if longest.any() else np.inf
     mirrors = 2.0 ** (np.count_nonzero(offsets, axis=0) - 1)
     squares = _FIRST_SQUARES
-    table, kept = np.ones((1, 1, 1)), np.ones((1, 1, 1), dtype=bool)
+    table = np.ones((1, 1, 1))
+    kept = near = np.ones((1, 1, 1), dtype=bool)
     for _ in range(_ROUNDS):
         most = variance * (1 + 2 * float(np.sqrt(2 * squares / voxels + error_of_bound**2)))
         sill = far if far <= most else variance
@@ -291,7 +296,11 @@ def _correlogram(
         kept = _hanging_together(rho > _STANDARD_ERRORS * error)
         table = np.where(kept, np.minimum(rho, 1.0), 0.0)
         squares = float(np.sum(table**2))
-    lags = float(np.sum(pairs[kept])) / voxels
+        near = (distance <= _WINDOW) & (pairs > 0)
+        weak = near & ~kept
+        if weak.any():
+            table[weak] = max(float(np.average(rho[weak], weights=pairs[weak])), 0.0)
+    lags = max(float(np.sum(pairs[kept])), float(np.sum(pairs[near]))) / voxels
     return NoiseCorrelation(table=table, freedom=voxels / max(lags, 1.0))
 
 

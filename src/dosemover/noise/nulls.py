@@ -304,6 +304,7 @@ def parametric_pairs(
     model: NoiseModel,
     draws: int,
     rng: np.random.Generator,
+    as_stated: bool = False,
 ) -> Iterator[Pair]:
     """Pairs around the pooled mean with noise of the given uncertainties and correlation.
 
@@ -317,13 +318,16 @@ def parametric_pairs(
     model : NoiseModel
     draws : int
     rng : numpy.random.Generator
+    as_stated : bool
+        No voxel's uncertainty is less than its map states: for what single voxels decide. Averaged over its
+        neighbourhood, the noise of a voxel that few large deposits reach would be lost.
 
     Yields
     ------
     (DoseMap, DoseMap)
     """
     truth = pooled_mean(reference, evaluated)
-    sides = [(one, *_mean_and_deviation(one, truth)) for one in (reference, evaluated)]
+    sides = [(one, *_mean_and_deviation(one, truth, as_stated)) for one in (reference, evaluated)]
     for _ in range(draws):
         one = model.doubted(rng)
         first, second = (_noisy(*side, one, rng) for side in sides)
@@ -331,13 +335,14 @@ def parametric_pairs(
 
 
 def _mean_and_deviation(
-    like: DoseMap, truth: DoseMap
+    like: DoseMap, truth: DoseMap, as_stated: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Dose in truth and uncertainty on the grid of a map [Gy]; None for a map without noise."""
     mean = np.asarray(truth.interpolated_to(like.grid).dose_gy, dtype=np.float64)
     if like.uncertainty_gy is None:
         return mean, None
-    return mean, expected_uncertainty(like.dose_gy, like.uncertainty_gy, mean)
+    expected = expected_uncertainty(like.dose_gy, like.uncertainty_gy, mean)
+    return mean, np.maximum(expected, like.uncertainty_gy) if as_stated else expected
 
 
 def _noisy(

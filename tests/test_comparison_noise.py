@@ -249,3 +249,38 @@ def test_the_floor_of_a_costly_metric_keeps_its_own_standard_deviation_on_its_gr
     spread = np.std(values[1], ddof=1)
     assert abs(np.mean(values[factor]) - np.mean(values[1])) < 1.5 * spread
     assert found.floor == pytest.approx(np.mean(values[1]), abs=3 * spread)
+
+
+def test_the_table_says_why_metrics_have_no_floor(capsys):
+    many = [metric(f"m{i}", value=1.0, settings={"significance": "no floor: costly"}) for i in range(7)]
+    print_result(compared(*many, metric("one", value=1.0, settings={"significance": "no floor: other"})))
+    printed = capsys.readouterr().out
+    assert "noise alone not known of m0, m1, m2, m3 and 3 more: costly" in printed
+    assert "noise alone not known of one: other" in printed
+
+
+def test_a_distance_from_moments_says_why_it_has_neither_floor_nor_p():
+    sides = [DoseMap(dose_gy=batches(seed).dose_gy, grid=GRID) for seed in (1, 2)]
+    found = dm.compare(reference=sides[0], evaluated=sides[1], metrics=("moment_w2_mm",)).metrics[
+        "moment_w2_mm"
+    ]
+    assert found.p is None
+    assert found.missing_floor.startswith("needs batches or uncertainty maps")
+
+
+def test_a_limit_on_a_bound_that_nothing_certifies_says_so():
+    from dosemover.cli.conditions import condition
+
+    unknown = metric("rmse", value=1.0, settings={"significance": "no floor: costly"})
+    assert "no bound of it is certified" in str(condition("rmse.upper<3").verdict(compared(unknown)))
+    assert "(costly)" in str(condition("rmse.p<0.05").verdict(compared(unknown)))
+
+
+def test_a_floor_from_an_estimated_level_is_about_that_much():
+    from dosemover.comparison.noise_at_hand import ESTIMATED
+    from dosemover.comparison.sentence import verdict
+
+    parts = (metric("dmd_moved_mm", value=1.0), metric("dmd_changed_percent", value=0.0))
+    for how, words in ((ESTIMATED, "(noise alone: about 0.2 mm)"), ("exact", "(noise alone: 0.2 mm)")):
+        whole = metric("dmd_mm", value=1.0, floor=0.2, settings={"significance": how})
+        assert words in str(verdict(compared(whole, *parts)))

@@ -97,6 +97,26 @@ def test_the_page_is_well_formed_and_points_nowhere(html):
     assert not re.search(r"@import|url\((?!data:)", html)
 
 
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        (5.0, "In one voxel the maps differ by 10.0 % of the maximum, by 5.0 % once the motion is taken out."),
+        (
+            12.0,
+            "differ by 10.0 % of the maximum, and the motion does not explain it: taken out, it leaves 12.0 %.",
+        ),
+    ],
+)
+def test_the_largest_residual_is_told_beside_the_largest_difference(left, words):
+    one = DoseMap(dose_gy=np.full((2, 2, 2), 2.0), grid=Grid.regular(shape=(2, 2, 2), spacing_mm=(1, 1, 1)))
+    found = {
+        "max_difference_gy": MetricResult(key="max_difference_gy", value=0.2, unit="Gy"),
+        "dmd_residual_max_percent": MetricResult(key="dmd_residual_max_percent", value=left, unit="%"),
+    }
+    result = ComparisonResult(reference=one, evaluated=one, metrics=found)
+    assert words in " ".join(verdict_details(result)).replace("\xa0", " ").replace("\u202f", " ")
+
+
 def test_only_the_page_s_own_script_may_run(html):
     import hashlib
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dosemover.comparison.result import ComparisonResult
+    from dosemover.comparison.result import ComparisonResult, MetricResult
 
 
 OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -33,11 +33,19 @@ class Condition:
         metric = result.metrics.get(self.key)
         value = getattr(metric, self.field, None)
         if metric is None or value is None:
-            status = metric.status if metric is not None else "it was not computed"
+            status = "it was not computed" if metric is None else self._why_missing(metric)
             return f"{self.text}: {self.key}.{self.field} has no value ({status})"
         if OPERATORS[self.comparison](value, self.limit):
             return f"{self.text}: {self.key}.{self.field} is {value:.6g} {metric.unit}".rstrip()
         return None
+
+    def _why_missing(self, metric: MetricResult) -> str:
+        """Why a metric lacks the field that the limit asks for."""
+        if metric.value is None or metric.status != "ok":
+            return metric.status
+        if self.field in ("lower", "upper"):
+            return "no bound of it is certified"
+        return metric.missing_floor or "how much of it noise alone makes is not known"
 
 
 def condition(text: str) -> Condition:

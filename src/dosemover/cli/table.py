@@ -46,7 +46,7 @@ def _print_notes(console: Console, result: ComparisonResult) -> None:
             notes.setdefault(metric.status, []).append(metric.key)
     for status, keys in notes.items():
         console.print(f"[dim]{escape(', '.join(keys))}: {escape(status)}[/]", soft_wrap=True)
-    for note in (_sampling_note(result), _grid_note(result)):
+    for note in (_sampling_note(result), _grid_note(result), *_missing_floors(result)):
         if note:
             console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
 
@@ -54,7 +54,7 @@ def _print_notes(console: Console, result: ComparisonResult) -> None:
 def _sampling_note(result: ComparisonResult) -> str:
     """How much of the metrics comes from voxels of low sampling."""
     shares = [
-        f"{key} {number(share, 2)} %"
+        f"{key} {_share(share)} %"
         for key, metric in result.metrics.items()
         if (share := metric.settings.get("low_sampling_share_percent")) is not None
     ]
@@ -69,6 +69,30 @@ def _grid_note(result: ComparisonResult) -> str:
         if (grid := metric.settings.get("null_grid")) is not None:
             keys.setdefault(str(grid), []).append(key)
     return "; ".join(f"noise alone of {', '.join(names)}: {grid}" for grid, names in keys.items())
+
+
+_NAMED = 4
+"""So many metrics without a noise floor are named with their reason; the rest is counted."""
+
+
+def _missing_floors(result: ComparisonResult) -> list[str]:
+    """Why values have no noise floor, once for all metrics that share the reason."""
+    reasons: dict[str, list[str]] = {}
+    for key, metric in result.metrics.items():
+        if metric.value is not None and metric.floor is None and metric.missing_floor:
+            reasons.setdefault(metric.missing_floor, []).append(key)
+    return [f"noise alone not known of {_listed(keys)}: {reason}" for reason, keys in reasons.items()]
+
+
+def _listed(keys: list[str]) -> str:
+    """The first few names and how many more there are."""
+    more = len(keys) - _NAMED
+    return ", ".join(keys) if more <= 1 else f"{', '.join(keys[:_NAMED])} and {more} more"
+
+
+def _share(percent: float) -> str:
+    """A share of 0 to 100 % in plain notation."""
+    return "<0.01" if 0 < percent < 0.01 else f"{float(f'{percent:.2g}'):g}"
 
 
 def _print_maps(console: Console, result: ComparisonResult) -> None:

@@ -15,7 +15,7 @@ from dosemover.comparison.histories import with_histories
 from dosemover.comparison.marginal_floors import marginal_floors
 from dosemover.comparison.noise_at_hand import LEVEL_UNCERTAINTY, NoiseAtHand
 from dosemover.comparison.registry import Family, run
-from dosemover.comparison.result import MetricResult
+from dosemover.comparison.result import NO_FLOOR, MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
@@ -29,6 +29,8 @@ _COARSE_VOXELS = 500_000
 _STUDENTIZED = frozenset({"chi2_per_voxel"})
 """Divided by an uncertainty from the same batches: recombined batches would keep the uncertainty as it is,
 and miss what its own scatter adds. Relabelled ones have their own, and a real difference cancels in them."""
+_SINGLE_VOXELS = frozenset({"max_difference_gy"})
+"""Decided by the noisiest voxels alone, whose stated uncertainty no average over neighbours may replace."""
 
 
 def draws_for(context: ComparisonContext) -> int:
@@ -59,17 +61,19 @@ def with_significance(
         return {key: _with_reason(one, reason) for key, one in results.items()}
     judged = with_histories(_judge_all(context, context.noise, families, wanted, results))
     reasons = {
-        key: _reason(context, context.noise, family)
+        key: _reason(context, context.noise, family, judged[key])
         for family in families
         for key in wanted.get(family.name, ())
     }
     return {key: _with_reason(one, reasons.get(key, "")) for key, one in judged.items()}
 
 
-def _reason(context: ComparisonContext, noise: NoiseAtHand, family: Family) -> str:
+def _reason(context: ComparisonContext, noise: NoiseAtHand, family: Family, metric: MetricResult) -> str:
     """Why a metric of a family that has a value may have no floor."""
-    if family.null == "never":
+    if family.null == "never" and metric.p is not None:
         return "its p value needs no floor"
+    if family.null == "never":
+        return "needs batches or uncertainty maps: an estimated level of the noise does not do"
     if context.settings.null is not None:
         return "too few drawn maps gave a value"
     if noise.estimated:
@@ -83,7 +87,7 @@ def _with_reason(result: MetricResult, reason: str) -> MetricResult:
     """A result that says why it has no floor, where it has none."""
     if result.value is None or result.floor is not None or "significance" in result.settings:
         return result
-    return replace(result, settings={**result.settings, "significance": f"no floor: {reason}"})
+    return replace(result, settings={**result.settings, "significance": f"{NO_FLOOR}{reason}"})
 
 
 def _judge_all(
@@ -153,6 +157,11 @@ class _Draws:
         if noise.by_batches:
             maps = {"reference": noise.reference, "evaluated": noise.evaluated}
             self.permuted = self._values(nulls.permuted_pairs(**maps, draws=draws, rng=rng), draws)
+        self.single: dict[str, list[float]] = {}
+        concerned = [f for f in self.families if wanted[f.name] & _SINGLE_VOXELS]
+        if concerned and not noise.by_batches:
+            stated = _floor_pairs(noise, count, rng, as_stated=True)
+            self.single = self._values(stated, count, concerned)
         self._coarse: dict[str, MetricResult] = {}
         for family in self.families:
             if (factor := self.factors[family.name]) > 1:
@@ -173,14 +182,16 @@ class _Draws:
         """Whether a family's draws take seconds at most, trials on the full grid included."""
         return family.null == "always" or self.context.reference.grid.n_voxels <= _COARSE_VOXELS
 
-    def _values(self, pairs: Iterable[nulls.Pair], draws: int) -> dict[str, list[float]]:
-        """Values of every wanted metric over pairs of maps."""
+    def _values(
+        self, pairs: Iterable[nulls.Pair], draws: int, families: Sequence[Family] | None = None
+    ) -> dict[str, list[float]]:
+        """Values of every wanted metric over pairs of maps; of some families only, where they are given."""
         context = self.context
         values: dict[str, list[float]] = {}
         for i, pair in enumerate(pairs):
             context.progress(f"noise alone, draw {i + 1} of {draws}", i / draws)
             drawn = {1: _drawn(context, *pair)}
-            for family in self.families:
+            for family in families or self.families:
                 factor = self.factors[family.name]
                 if factor not in drawn:
                     drawn[factor] = _drawn(context, *(coarsened(dose, factor) for dose in pair))
@@ -194,6 +205,8 @@ class _Draws:
         result, factor = results[key], self.factors[family.name]
         there = result if factor == 1 else self._coarse.get(key)
         floors = self.permuted if self.permuted is not None and key in _STUDENTIZED else self.floors
+        if key in _SINGLE_VOXELS and key in self.single:
+            floors = self.single
         if result.value is None or there is None or there.value is None or key not in floors:
             return result
         try:
@@ -213,12 +226,14 @@ class _Draws:
         return replace(judged, settings={**judged.settings, **note})
 
 
-def _floor_pairs(noise: NoiseAtHand, draws: int, rng: np.random.Generator) -> Iterator[nulls.Pair]:
+def _floor_pairs(
+    noise: NoiseAtHand, draws: int, rng: np.random.Generator, *, as_stated: bool = False
+) -> Iterator[nulls.Pair]:
     """Pairs around the pooled mean with each side's own noise."""
     maps = {"reference": noise.reference, "evaluated": noise.evaluated}
     if noise.by_batches:
         return nulls.resampled_pairs(**maps, draws=draws, rng=rng)
-    return nulls.parametric_pairs(**maps, model=noise.model, draws=draws, rng=rng)
+    return nulls.parametric_pairs(**maps, model=noise.model, draws=draws, rng=rng, as_stated=as_stated)
 
 
 def _drawn(context: ComparisonContext, reference: DoseMap, evaluated: DoseMap) -> ComparisonContext:

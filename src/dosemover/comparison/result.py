@@ -17,6 +17,9 @@ from dosemover.grid import Grid
 SCHEMA = "dosemover.compare/1"
 """Name and version of the JSON that `ComparisonResult.to_json` writes."""
 
+NO_FLOOR = "no floor: "
+"""Before the reason why a metric has no noise floor, in its ``settings["significance"]``."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MetricResult:
@@ -65,6 +68,11 @@ class MetricResult:
         """
         draws = self.settings.get("null_draws")
         return bool(draws) and self.p is not None and self.p <= 1.0001 / (1 + draws)
+
+    @property
+    def missing_floor(self) -> str:
+        """Why a value has no noise floor; empty where it has one or no reason is known."""
+        return str(self.settings.get("significance", "")).partition(NO_FLOOR)[2]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of the JSON contract."""

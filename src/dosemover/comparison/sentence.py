@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from dosemover.comparison.histories import SHARE
-from dosemover.comparison.result import ComparisonResult
+from dosemover.comparison.noise_at_hand import ESTIMATED
+from dosemover.comparison.result import ComparisonResult, MetricResult
 from dosemover.noise import histories_factor
 
 
@@ -18,9 +19,16 @@ def verdict(result: ComparisonResult) -> str | None:
     changed = _value(result, "dmd_changed_percent")
     if moved is None or changed is None:
         return None
-    floor = result.metrics["dmd_mm"].floor if "dmd_mm" in result.metrics else None
-    noise = f" (noise alone: {_short(floor)} mm)" if floor is not None else ""
+    metric = result.metrics.get("dmd_mm")
+    floor = None if metric is None else metric.floor
+    guess = "about " if _estimated(metric) else ""
+    noise = f" (noise alone: {guess}{_short(floor)} mm)" if floor is not None else ""
     return f"The dose moved by {_short(moved)} mm and changed by {_short(changed)} %{noise}."
+
+
+def _estimated(metric: MetricResult | None) -> bool:
+    """Whether the noise level behind a floor was estimated from the maps."""
+    return metric is not None and ESTIMATED in str(metric.settings.get("significance"))
 
 
 _USEFUL_MM = 0.1

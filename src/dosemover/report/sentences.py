@@ -571,7 +571,25 @@ def _residual(result: ComparisonResult) -> str:
     value = _value(result, "dmd_residual_max_percent")
     if value is None:
         return ""
-    return f"What movement does not explain reaches {percent(value)} % of the maximum in one voxel."
+    before = _largest_difference_percent(result)
+    if before is None:
+        return f"What movement does not explain reaches {percent(value)} % of the maximum in one voxel."
+    if value < before:
+        return (
+            f"In one voxel the maps differ by {percent(before)} % of the maximum, "
+            f"by {percent(value)} % once the motion is taken out."
+        )
+    return (
+        f"In one voxel the maps differ by {percent(before)} % of the maximum, and the motion does not "
+        f"explain it: taken out, it leaves {percent(value)} %."
+    )
+
+
+def _largest_difference_percent(result: ComparisonResult) -> float | None:
+    """Largest difference of the maps as they came, in percent of the reference maximum."""
+    largest = _value(result, "max_difference_gy")
+    maximum = result.reference.max_gy
+    return None if largest is None or maximum <= 0 else 100 * largest / maximum
 
 
 def _value(result: ComparisonResult, key: str) -> float | None:

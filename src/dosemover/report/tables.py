@@ -162,6 +162,8 @@ def _evidence(metric: MetricResult) -> str:
         parts.append(f"z = {number(metric.z, 3)}")
     if is_number(metric.p):
         parts.append(p_value(metric.p, smallest=metric.p_is_smallest))
+    if not parts and is_number(metric.value):
+        return metric.missing_floor
     return ", ".join(parts)
 
 

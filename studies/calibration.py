@@ -199,13 +199,19 @@ def judged(
     names = [name for name in metrics if name not in DMD]
     settings = CompareSettings(metrics=tuple(names), gamma=_criteria(names), null=draws, seed=seed)
     context = ComparisonContext(reference=reference, evaluated=evaluated, settings=settings)
-    if independent and context.noise is not None:
-        context.noise.__dict__["model"] = NoiseModel(correlation=NoiseCorrelation.independent())
+    if independent:
+        _take_voxels_as_independent(context)
     wanted = select(families.FAMILIES, settings)
     todo = [family for family in families.FAMILIES if family.name in wanted]
     results = {r.key: r for family in todo for r in run(family, context, wanted[family.name])}
     results = with_significance(context, todo, wanted, results)
-    return results | (closed_dmd(context) if DMD & set(metrics) else {})
+    return results | (closed_dmd(context, independent=independent) if DMD & set(metrics) else {})
+
+
+def _take_voxels_as_independent(context: ComparisonContext) -> None:
+    """Leave out the correlation that would be estimated."""
+    if context.noise is not None:
+        context.noise.__dict__["model"] = NoiseModel(correlation=NoiseCorrelation.independent())
 
 
 def _criteria(names: Iterable[str]) -> tuple[tuple[float, float], ...]:
@@ -213,12 +219,15 @@ def _criteria(names: Iterable[str]) -> tuple[tuple[float, float], ...]:
     return tuple((x, x) for x in (2.0, 3.0) if x == 2 or any(name.startswith("gamma_3_3") for name in names))
 
 
-def closed_dmd(context: ComparisonContext) -> dict[str, MetricResult]:
+def closed_dmd(context: ComparisonContext, *, independent: bool) -> dict[str, MetricResult]:
     """The Dose Mover's Distance and its parts with the floors that a comparison gives them by default."""
     maps = {"reference": context.reference, "evaluated": context.evaluated}
     found = dose_movers_distance(**maps, bounds=False, fields=False)
     values = {"dmd_mm": found.value, **found.parts}
-    judge = mover_judge(replace(context, settings=replace(context.settings, null=None)), maps)
+    closed = replace(context, settings=replace(context.settings, null=None))
+    if independent:
+        _take_voxels_as_independent(closed)
+    judge = mover_judge(closed, maps)
     return {key: judge(MetricResult(key=key, value=value)) for key, value in values.items()}
 
 
@@ -551,7 +560,7 @@ def without_uncertainty(reference: DoseMap, evaluated: DoseMap) -> dict[str, Any
     wanted = select(families.FAMILIES, settings)
     todo = [family for family in families.FAMILIES if family.name in wanted]
     results = {r.key: r for family in todo for r in run(family, context, wanted[family.name])}
-    results |= closed_dmd(context)
+    results |= closed_dmd(context, independent=False)
     level = float(np.mean([one.relative_percent for one in context.noise.levels]))
     return {**with_significance(context, todo, wanted, results), "level": level}
 

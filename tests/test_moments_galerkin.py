@@ -1,5 +1,6 @@
 """Moment tallies and the midpoint Galerkin estimates."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -140,6 +141,23 @@ def test_streamed_batches_give_a_covariance():
     covariance = stream.tally().covariance(1)
     # an orthonormal function of one uniform sample has variance 1; 200 samples in 50 batches
     np.testing.assert_allclose(np.diag(covariance)[1:], 1 / (200 * 50), rtol=0.6)
+
+
+def test_merged_batches_keep_the_covariance_of_the_sum():
+    """Deviations that are orthogonal over the batches: the covariance of the sum is the sum of both."""
+    rng = np.random.default_rng(4)
+    box = ((0.0, 10.0),) * 3
+    sides = []
+    for signs in ([1, -1, 1, -1], [1, 1, -1, -1]):
+        mean, deviation = rng.random((2, 5, 5, 5))
+        batches = mean + np.multiply.outer(np.array(signs, dtype=float), deviation)
+        sides.append(MomentTally(tensor=mean, box_mm=box, batches=batches))
+    one, two = sides
+    alone = [side.covariance(2) for side in sides]
+    np.testing.assert_allclose((one + two).covariance(2), alone[0] + alone[1], rtol=1e-12)
+    twice = replace(two, batches=np.repeat(two.batches, 2, axis=0))
+    np.testing.assert_allclose((one + twice).batches, (one + two).batches, rtol=1e-12)
+    assert (one + replace(two, batches=two.batches[:3])).batches is None
 
 
 def test_merged_tallies_add():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,11 @@ class MomentTally:
         return None
 
     def __add__(self, other: MomentTally) -> MomentTally:
-        """Tally of the sum of both measures; independent uncertainties add."""
+        """Tally of the sum of both measures; independent uncertainties add.
+
+        Batches are summed in pairs, those of the tally that has more averaged in groups first; numbers
+        without a common divisor leave no batches.
+        """
         if self.degree != other.degree or not np.allclose(self.box_mm, other.box_mm):
             raise GridMismatchError(
                 f"tallies of degree {self.degree} on {self.box_mm} and of degree {other.degree} on "
@@ -124,6 +129,7 @@ class MomentTally:
             tensor=self.tensor + other.tensor,
             box_mm=self.box_mm,
             variance=both(self.variance, other.variance),
+            batches=_summed_batches(self.batches, other.batches),
             n_samples=self.n_samples + other.n_samples,
             extent_mm=joined_box(self.extent_mm, other.extent_mm),
         )
@@ -211,6 +217,15 @@ def change_of_box(old: tuple[float, float], new: tuple[float, float], degree: in
     middle, half = (old[0] + old[1]) / 2, (old[1] - old[0]) / 2
     there = (2 * (middle + half * nodes) - (new[0] + new[1])) / (new[1] - new[0])
     return np.tril((legendre(there, degree).T * weights / 2) @ legendre(nodes, degree))
+
+
+def _summed_batches(one: NDArray[Any] | None, two: NDArray[Any] | None) -> NDArray[np.float64] | None:
+    """Batches of the sum of two independent measures; None where they cannot be paired."""
+    if one is None or two is None:
+        return None
+    n = gcd(len(one), len(two))
+    first, second = (side.reshape(n, -1, *side.shape[1:]).mean(axis=1) for side in (one, two))
+    return first + second if n > 1 else None
 
 
 def _trusted_moments(matrices: list[NDArray[Any]]) -> NDArray[np.bool_]:

@@ -128,7 +128,7 @@ def main():
         "-o", "--output", type=Path, default=Path(__file__).resolve().parents[1] / "docs/moments"
     )
     parser.add_argument("--noise", default="20,10,5,2,1,0.2", help="levels in percent")
-    parser.add_argument("--replicates", type=int, help="of every level; by default 32 down to 8")
+    parser.add_argument("--replicates", type=int, help="of every level; by default 16 down to 4")
     parser.add_argument("--truth", type=float, default=0.2, help="noise of the maps behind the truth")
     arguments = parser.parse_args()
     levels = [float(level) for level in arguments.noise.split(",")]

@@ -261,9 +261,8 @@ def test_the_table_says_why_metrics_have_no_floor(capsys):
 
 def test_a_distance_from_moments_says_why_it_has_neither_floor_nor_p():
     sides = [DoseMap(dose_gy=batches(seed).dose_gy, grid=GRID) for seed in (1, 2)]
-    found = dm.compare(reference=sides[0], evaluated=sides[1], metrics=("moment_w2_mm",)).metrics[
-        "moment_w2_mm"
-    ]
+    result = dm.compare(reference=sides[0], evaluated=sides[1], metrics=("moment_w2_mm",))
+    found = result.metrics["moment_w2_mm"]
     assert found.p is None
     assert found.missing_floor.startswith("needs batches or uncertainty maps")
 

@@ -222,9 +222,8 @@ def test_correlation_too_weak_to_be_seen_at_any_one_lag_adds_up(share):
         z = np.sqrt(1 - share) * white + np.sqrt(share) * common
         found.append(noise_correlation(z[2:14, 2:14, 2:14]))
     assert np.median([one.inflation for one in found]) == pytest.approx(1 + 26 * share, rel=0.15)
-    assert (
-        max(one.freedom for one in found) < 20
-    )  # 12^3 voxels over 5 x 5 x 5 lags, less what the box cuts off
+    # 12^3 voxels over 5 x 5 x 5 lags, less what the box cuts off
+    assert max(one.freedom for one in found) < 20
 
 
 def test_a_single_voxel_may_be_as_noisy_as_its_map_states():
@@ -232,17 +231,14 @@ def test_a_single_voxel_may_be_as_noisy_as_its_map_states():
     dose = np.full(GRID.shape, 1.0)
     uncertainty = np.full(GRID.shape, 0.5)
     uncertainty[2, 3, 4] = 1.5
-    maps = {
-        "reference": DoseMap(dose_gy=dose, grid=GRID, uncertainty_gy=uncertainty),
-        "evaluated": DoseMap(dose_gy=dose, grid=GRID, uncertainty_gy=uncertainty),
-    }
+    one = DoseMap(dose_gy=dose, grid=GRID, uncertainty_gy=uncertainty)
     model = NoiseModel(correlation=NoiseCorrelation.independent())
     spreads = []
     for as_stated in (False, True):
         rng = np.random.default_rng(8)
         pairs = parametric_pairs(
-            reference=maps["reference"],
-            evaluated=maps["evaluated"],
+            reference=one,
+            evaluated=one,
             model=model,
             draws=400,
             rng=rng,

@@ -101,10 +101,7 @@ def test_the_page_is_well_formed_and_points_nowhere(html):
     ("left", "words"),
     [
         (5.0, "differ by 10.0 % of the maximum, by 5.0 % once the motion is taken out."),
-        (
-            12.0,
-            "and the motion does not explain it: taken out, it leaves 12.0 %.",
-        ),
+        (12.0, "and the motion does not explain it: taken out, it leaves 12.0 %."),
     ],
 )
 def test_the_largest_residual_is_told_beside_the_largest_difference(left, words):

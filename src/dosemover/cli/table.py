@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -39,16 +40,21 @@ def print_result(result: ComparisonResult) -> None:
 
 
 def _print_notes(console: Console, result: ComparisonResult) -> None:
-    """Every status that says more than "ok", once for all metrics that share it."""
-    notes: dict[str, list[str]] = {}
-    for metric in result.metrics.values():
-        if metric.status != "ok":
-            notes.setdefault(metric.status, []).append(metric.key)
-    for status, keys in notes.items():
-        console.print(f"[dim]{escape(', '.join(keys))}: {escape(status)}[/]", soft_wrap=True)
-    for note in (_sampling_note(result), _grid_note(result), *_missing_floors(result)):
+    """Every status that says more than "ok", low sampling, coarse grids and missing floors."""
+    statuses = _grouped(result, lambda metric: "" if metric.status == "ok" else metric.status)
+    notes = [f"{', '.join(keys)}: {status}" for status, keys in statuses.items()]
+    for note in (*notes, _sampling_note(result), _grid_note(result), *_missing_floors(result)):
         if note:
             console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
+
+
+def _grouped(result: ComparisonResult, said: Callable[[MetricResult], str]) -> dict[str, list[str]]:
+    """Keys of the metrics of which something is said, once for all that share it."""
+    groups: dict[str, list[str]] = {}
+    for metric in result.metrics.values():
+        if text := said(metric):
+            groups.setdefault(text, []).append(metric.key)
+    return groups
 
 
 def _sampling_note(result: ComparisonResult) -> str:
@@ -64,11 +70,8 @@ def _sampling_note(result: ComparisonResult) -> str:
 
 def _grid_note(result: ComparisonResult) -> str:
     """Which floors were drawn on a coarser grid."""
-    keys: dict[str, list[str]] = {}
-    for key, metric in result.metrics.items():
-        if (grid := metric.settings.get("null_grid")) is not None:
-            keys.setdefault(str(grid), []).append(key)
-    return "; ".join(f"noise alone of {', '.join(names)}: {grid}" for grid, names in keys.items())
+    grids = _grouped(result, lambda metric: str(metric.settings.get("null_grid") or ""))
+    return "; ".join(f"noise alone of {', '.join(keys)}: {grid}" for grid, keys in grids.items())
 
 
 _NAMED = 4
@@ -77,10 +80,10 @@ _NAMED = 4
 
 def _missing_floors(result: ComparisonResult) -> list[str]:
     """Why values have no noise floor, once for all metrics that share the reason."""
-    reasons: dict[str, list[str]] = {}
-    for key, metric in result.metrics.items():
-        if metric.value is not None and metric.floor is None and metric.missing_floor:
-            reasons.setdefault(metric.missing_floor, []).append(key)
+    reasons = _grouped(
+        result,
+        lambda metric: metric.missing_floor if metric.value is not None and metric.floor is None else "",
+    )
     return [f"noise alone not known of {_listed(keys)}: {reason}" for reason, keys in reasons.items()]
 
 
@@ -92,7 +95,9 @@ def _listed(keys: list[str]) -> str:
 
 def _share(percent: float) -> str:
     """A share of 0 to 100 % in plain notation."""
-    return "<0.01" if 0 < percent < 0.01 else f"{float(f'{percent:.2g}'):g}"
+    from dosemover.comparison.sentence import short
+
+    return "<0.01" if 0 < percent < 0.01 else short(percent)
 
 
 def _print_maps(console: Console, result: ComparisonResult) -> None:

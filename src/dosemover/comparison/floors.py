@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 
@@ -70,9 +70,9 @@ def with_significance(
 
 def _reason(context: ComparisonContext, noise: NoiseAtHand, family: Family, metric: MetricResult) -> str:
     """Why a metric of a family that has a value may have no floor."""
-    if family.null == "never" and metric.p is not None:
-        return "its p value needs no floor"
     if family.null == "never":
+        if metric.p is not None:
+            return "its p value needs no floor"
         return "needs batches or uncertainty maps: an estimated level of the noise does not do"
     if context.settings.null is not None:
         return "too few drawn maps gave a value"
@@ -144,7 +144,7 @@ class _Draws:
         rng = np.random.default_rng(context.settings.seed)
         quick = noise.by_batches and not asked  # the p value takes its own draws
         count = min(draws, _FEWEST) if quick else draws
-        pairs = _floor_pairs(noise, count, rng)
+        pairs = noise.null_pairs(draws=count, rng=rng)
         self.families = [family for family in families if asked or self._in_reach(family)]
         costly = [family for family in self.families if family.null != "always"]
         self.factors = {family.name: 1 for family in families}
@@ -152,16 +152,15 @@ class _Draws:
             pilots = list(islice(pairs, PILOTS))
             self.factors |= {family.name: self._factor(family, pilots) for family in costly}
             pairs = chain(pilots, pairs)
-        self.floors = self._values(pairs, count)
+        self.floors = self._values(pairs, count, wanted)
         self.permuted = None
         if noise.by_batches:
             maps = {"reference": noise.reference, "evaluated": noise.evaluated}
-            self.permuted = self._values(nulls.permuted_pairs(**maps, draws=draws, rng=rng), draws)
+            self.permuted = self._values(nulls.permuted_pairs(**maps, draws=draws, rng=rng), draws, wanted)
         self.single: dict[str, list[float]] = {}
-        concerned = [f for f in self.families if wanted[f.name] & _SINGLE_VOXELS]
-        if concerned and not noise.by_batches:
-            stated = _floor_pairs(noise, count, rng, as_stated=True)
-            self.single = self._values(stated, count, concerned)
+        single = {name: keys & _SINGLE_VOXELS for name, keys in wanted.items()}
+        if any(single[family.name] for family in self.families) and not noise.by_batches:
+            self.single = self._values(noise.null_pairs(draws=count, rng=rng, as_stated=True), count, single)
         self._coarse: dict[str, MetricResult] = {}
         for family in self.families:
             if (factor := self.factors[family.name]) > 1:
@@ -183,19 +182,19 @@ class _Draws:
         return family.null == "always" or self.context.reference.grid.n_voxels <= _COARSE_VOXELS
 
     def _values(
-        self, pairs: Iterable[nulls.Pair], draws: int, families: Sequence[Family] | None = None
+        self, pairs: Iterable[nulls.Pair], draws: int, wanted: dict[str, frozenset[str]]
     ) -> dict[str, list[float]]:
-        """Values of every wanted metric over pairs of maps; of some families only, where they are given."""
+        """Values of every wanted metric over pairs of maps."""
         context = self.context
         values: dict[str, list[float]] = {}
         for i, pair in enumerate(pairs):
             context.progress(f"noise alone, draw {i + 1} of {draws}", i / draws)
             drawn = {1: _drawn(context, *pair)}
-            for family in families or self.families:
+            for family in (one for one in self.families if wanted[one.name]):
                 factor = self.factors[family.name]
                 if factor not in drawn:
                     drawn[factor] = _drawn(context, *(coarsened(dose, factor) for dose in pair))
-                for result in run(family, drawn[factor], self.wanted[family.name]):
+                for result in run(family, drawn[factor], wanted[family.name]):
                     if result.value is not None:
                         values.setdefault(result.key, []).append(result.value)
         return values
@@ -224,16 +223,6 @@ class _Draws:
             return judged
         note = {"null_grid": f"{factor} voxels merged along an axis", "null_grid_value": there.value}
         return replace(judged, settings={**judged.settings, **note})
-
-
-def _floor_pairs(
-    noise: NoiseAtHand, draws: int, rng: np.random.Generator, *, as_stated: bool = False
-) -> Iterator[nulls.Pair]:
-    """Pairs around the pooled mean with each side's own noise."""
-    maps = {"reference": noise.reference, "evaluated": noise.evaluated}
-    if noise.by_batches:
-        return nulls.resampled_pairs(**maps, draws=draws, rng=rng)
-    return nulls.parametric_pairs(**maps, model=noise.model, draws=draws, rng=rng, as_stated=as_stated)
 
 
 def _drawn(context: ComparisonContext, reference: DoseMap, evaluated: DoseMap) -> ComparisonContext:
@@ -314,7 +303,7 @@ def noise_floor(
     if noise.by_batches and reference is evaluated:
         pairs = nulls.replicated_pairs(dose=reference, draws=_FEWEST, rng=rng)
     else:
-        pairs = _floor_pairs(noise, _FEWEST, rng)
+        pairs = noise.null_pairs(draws=_FEWEST, rng=rng)
     drawn = [one for pair in pairs for one in run(family, _drawn(context, *pair), wanted[family.name])]
     values = [one.value for one in drawn if one.key == key and one.value is not None]
     if len(values) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,8 +16,11 @@ from dosemover.noise import (
     noise_correlation,
     noise_level,
     noise_model,
+    parametric_pairs,
+    resampled_pairs,
     undamped,
 )
+from dosemover.noise.nulls import Pair
 
 _HIGH_SHARE = 0.2
 """Share of the high dose above which the correlation of noise of unknown level is looked at."""
@@ -91,6 +95,21 @@ class NoiseAtHand:
             f"{start}, correlation of the noise from {source} (lag 1 in z, y, x {rho}; sums scatter "
             f"{np.sqrt(self.model.correlation.inflation):.2f} times as much as those of independent voxels)"
         )
+
+    def null_pairs(self, *, draws: int, rng: np.random.Generator, as_stated: bool = False) -> Iterator[Pair]:
+        """Pairs of maps around the pooled mean with each side's own noise.
+
+        Parameters
+        ----------
+        draws : int
+        rng : numpy.random.Generator
+        as_stated : bool
+            As for `noise.parametric_pairs`; batches need no such thing.
+        """
+        maps = {"reference": self.reference, "evaluated": self.evaluated}
+        if self.by_batches:
+            return resampled_pairs(**maps, draws=draws, rng=rng)
+        return parametric_pairs(**maps, model=self.model, draws=draws, rng=rng, as_stated=as_stated)
 
 
 def noise_at_hand(*, reference: DoseMap, evaluated: DoseMap) -> NoiseAtHand | None:

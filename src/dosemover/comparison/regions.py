@@ -106,14 +106,7 @@ def _significant(context: ComparisonContext, noise: NoiseAtHand, here: DoseMap) 
     if count < 2:
         return
     rng = np.random.default_rng(context.settings.seed)
-    maps = {"reference": noise.reference, "evaluated": noise.evaluated}
-    if noise.by_batches:
-        pairs = list(nulls.resampled_pairs(**maps, draws=count, rng=rng))
-    else:
-        drawn = nulls.parametric_pairs(
-            reference=noise.reference, evaluated=noise.evaluated, model=noise.model, draws=count, rng=rng
-        )
-        pairs = list(drawn)
+    pairs = list(noise.null_pairs(draws=count, rng=rng))
     fields = [_averaged(one, two.interpolated_to(one.grid)) for one, two in pairs]
     found = significant_voxels(_averaged(noise.reference, here), fields)
     label = f"difference real, 3 x 3 x 3 voxels, {100 * found.level:.0f} % false alarms in the whole map"

@@ -19,16 +19,16 @@ def verdict(result: ComparisonResult) -> str | None:
     changed = _value(result, "dmd_changed_percent")
     if moved is None or changed is None:
         return None
-    metric = result.metrics.get("dmd_mm")
-    floor = None if metric is None else metric.floor
-    guess = "about " if _estimated(metric) else ""
-    noise = f" (noise alone: {guess}{_short(floor)} mm)" if floor is not None else ""
-    return f"The dose moved by {_short(moved)} mm and changed by {_short(changed)} %{noise}."
+    noise = _noise_alone(result.metrics.get("dmd_mm"))
+    return f"The dose moved by {short(moved)} mm and changed by {short(changed)} %{noise}."
 
 
-def _estimated(metric: MetricResult | None) -> bool:
-    """Whether the noise level behind a floor was estimated from the maps."""
-    return metric is not None and ESTIMATED in str(metric.settings.get("significance"))
+def _noise_alone(metric: MetricResult | None) -> str:
+    """The floor of a distance in brackets, "about" where the level of the noise is estimated."""
+    if metric is None or metric.floor is None:
+        return ""
+    about = "about " if ESTIMATED in str(metric.settings.get("significance")) else ""
+    return f" (noise alone: {about}{short(metric.floor)} mm)"
 
 
 _USEFUL_MM = 0.1
@@ -50,17 +50,17 @@ def histories(result: ComparisonResult) -> str | None:
     factor = histories_factor(floor=metric.floor, goal=goal)
     share = ", a tenth of the reading" if goal > _USEFUL_MM else ""
     return (
-        f"About {_short(factor)} times as many histories on both sides would bring the noise floor "
-        f"from {_short(metric.floor)} mm to {_short(goal)} mm{share}."
+        f"About {short(factor)} times as many histories on both sides would bring the noise floor "
+        f"from {short(metric.floor)} mm to {short(goal)} mm{share}."
     )
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Two digits in plain notation; 0 for what is rounding.
 
     Examples
     --------
-    >>> _short(153.6), _short(0.0834), _short(4e-13)
+    >>> short(153.6), short(0.0834), short(4e-13)
     ('150', '0.083', '0')
     """
     return "0" if abs(value) < 1e-6 else f"{float(f'{value:.2g}'):g}"

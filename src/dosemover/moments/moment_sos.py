@@ -348,6 +348,7 @@ def _of_order(
     psi += _aligned(pair.psi(_centers(evaluated)[pick], evaluated.half_widths_mm[pick]), y_indices)
     squared = pair.squared_mm2 + unit * found.lower
     lower = float(np.sqrt(max(squared, 0.0)))
+    notes = (found.status, first_note or second_note, _wide_box(reference, evaluated, axes))
     indices = total_degree_indices(len(axes), 2 * order)
     return MomentSosResult(
         order=order,
@@ -363,12 +364,7 @@ def _of_order(
         ),
         axes=axes,
         n_iterations=found.n_iterations,
-        status="; ".join(
-            filter(
-                None,
-                (found.status, first_note or second_note, _wide_box(reference, evaluated, axes)),
-            )
-        ),
+        status="; ".join(filter(None, notes)),
         pseudo_moments=found,
         problem=problem,
         reference=reference,

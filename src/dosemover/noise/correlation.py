@@ -283,8 +283,8 @@ def _correlogram(
     far = float(np.average(half[longest], weights=pairs[longest])) if longest.any() else np.inf
     mirrors = 2.0 ** (np.count_nonzero(offsets, axis=0) - 1)
     squares = _FIRST_SQUARES
-    table = np.ones((1, 1, 1))
-    kept = near = np.ones((1, 1, 1), dtype=bool)
+    rho = table = np.ones((1, 1, 1))
+    kept = np.ones((1, 1, 1), dtype=bool)
     for _ in range(_ROUNDS):
         most = variance * (1 + 2 * float(np.sqrt(2 * squares / voxels + error_of_bound**2)))
         sill = far if far <= most else variance
@@ -296,10 +296,10 @@ def _correlogram(
         kept = _hanging_together(rho > _STANDARD_ERRORS * error)
         table = np.where(kept, np.minimum(rho, 1.0), 0.0)
         squares = float(np.sum(table**2))
-        near = (distance <= _WINDOW) & (pairs > 0)
-        weak = near & ~kept
-        if weak.any():
-            table[weak] = max(float(np.average(rho[weak], weights=pairs[weak])), 0.0)
+    near = (distance <= _WINDOW) & (pairs > 0)
+    weak = near & ~kept
+    if weak.any():
+        table[weak] = max(float(np.average(rho[weak], weights=pairs[weak])), 0.0)
     lags = max(float(np.sum(pairs[kept])), float(np.sum(pairs[near]))) / voxels
     return NoiseCorrelation(table=table, freedom=voxels / max(lags, 1.0))
 

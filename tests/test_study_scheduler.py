@@ -89,12 +89,11 @@ def test_a_killed_run_and_a_killed_worker_lose_and_repeat_nothing(scheduler, tmp
     whole = in_this_process(path, tmp_path / "whole")
     out = tmp_path / "out"
     parts = out / "parts"
-    with worker(scheduler) as lost:
-        with process(*command(path, out, scheduler)) as run:
-            until(lambda: len(list(parts.glob("*.parquet"))) >= 1 or run.poll() is not None, "a part")
-            os.killpg(lost.pid, signal.SIGKILL)
-            os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
+    with worker(scheduler) as lost, process(*command(path, out, scheduler)) as run:
+        until(lambda: len(list(parts.glob("*.parquet"))) >= 1 or run.poll() is not None, "a part")
+        os.killpg(lost.pid, signal.SIGKILL)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
     survived = {file.name: file.stat().st_mtime_ns for file in parts.glob("*.parquet")}
     assert 1 <= len(survived) < len(whole.chunks)
     done, of = study_progress(read_study(path), out)

@@ -100,6 +100,7 @@ def test_a_limit_brings_its_metric_along(pair, capsys):
         ["--scale", "match-nothing"],
         ["--reach", "-1"],
         ["--null", "1.5"],
+        ["--null", "1"],
         ["--dose-threshold", "-3"],
         ["--dose-threshold", "nan"],
         ["--seed", "-1"],

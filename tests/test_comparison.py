@@ -130,6 +130,7 @@ def test_dose_outside_the_other_grid_is_told():
         ({"reach_mm": -3}, "`reach_mm` must be positive"),
         ({"ambient_dose_percent": -1}, "`ambient_dose_percent` must be"),
         ({"null": -1}, "`null` must be"),
+        ({"null": 1}, "`null` must be 2 draws or more, got 1"),
         ({"metrics": "gama"}, "Did you mean gamma"),
     ],
 )

@@ -117,10 +117,10 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--profile", action="store_true", help="add profiles over exchange length and reach")
     group.add_argument(
         "--null",
-        type=options.count,
+        type=options.draws,
         metavar="N",
-        help="number of draws of noise alone; also gives those metrics a floor that are left out otherwise, "
-        "since each draw costs as much as they do",
+        help="number of draws of noise alone, 2 or more; also gives those metrics a floor that are left out "
+        "otherwise, since each draw costs as much as they do",
     )
     group.add_argument(
         "--seed", type=options.seed, default=0, metavar="N", help="seed of every random draw (default: 0)"

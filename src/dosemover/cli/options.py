@@ -37,6 +37,16 @@ def count(text: str) -> int:
     return int(value)
 
 
+def draws(text: str) -> int:
+    """A number of draws that have a spread."""
+    value = count(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(
+            f"must be 2 or more, got {text!r}: one draw has no spread, so that no floor could be told"
+        )
+    return value
+
+
 def seed(text: str) -> int:
     """A whole number that is 0 or positive."""
     if not text.strip().isdecimal():

@@ -11,16 +11,10 @@ from typing import Any, Literal
 
 from dosemover._runtime import Progress, no_progress, provenance
 from dosemover.comparison import families
+from dosemover.comparison.caveats import check_noise, warn_about_maps
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.floors import with_significance
-from dosemover.comparison.inputs import (
-    as_dose_map,
-    scale_factor,
-    warn_about_kinds,
-    warn_about_masses,
-    warn_about_outside,
-    warn_about_rebinning,
-)
+from dosemover.comparison.inputs import as_dose_map, scale_factor
 from dosemover.comparison.regions import with_regions
 from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import ComparisonResult, MetricResult
@@ -90,7 +84,7 @@ def compare(
     profile : bool
         Add the Dose Mover's Distance over the exchange length and the flat norm over the reach.
     null : int, optional
-        Number of draws under the null hypothesis of noise alone.
+        Number of draws under the null hypothesis of noise alone, 2 or more.
     seed : int
         Seed of every random draw.
     spacing_mm, origin_mm : tuple of float
@@ -147,6 +141,8 @@ def compare(
         first = as_dose_map("reference", reference, spacing_mm=spacing_mm, origin_mm=origin_mm)
         second = as_dose_map("evaluated", evaluated, spacing_mm=spacing_mm, origin_mm=origin_mm)
         _require_overlap(first, second)
+        for name, dose in (("reference", first), ("evaluated", second)):
+            check_noise(name, dose)
         factor = scale_factor(
             reference=first, evaluated=second, scale=settings.scale, prescription_gy=prescription_gy
         )
@@ -158,11 +154,7 @@ def compare(
             settings=settings,
             progress=progress or no_progress,
         )
-        warn_about_kinds(context.reference, context.evaluated)
-        warn_about_masses(context.reference, context.evaluated)
-        warn_about_outside(context.reference, context.evaluated)
-        if any(family.name in wanted for family in families.DISTANCES):
-            warn_about_rebinning(context.reference, context.evaluated)
+        warn_about_maps(context, distances=any(one.name in wanted for one in families.DISTANCES))
         results = with_significance(context, families.FAMILIES, wanted, _run_all(context, wanted))
         results = with_regions(context, results)
     return ComparisonResult(

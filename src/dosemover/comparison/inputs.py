@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dosemover.comparison.settings import Scale
 from dosemover.dose import DoseMap
-from dosemover.errors import AccuracyWarning, GridMismatchError, InputError
-from dosemover.transport.measure import measure_pair
+from dosemover.errors import InputError
 
 _PRESCRIPTION_REGION = 0.95
 """Share of the prescription above which ``match-prescription`` compares mean doses."""
-
-_TOLERATED_REBINNING_MM = 0.01
 
 
 def as_dose_map(
@@ -58,7 +56,19 @@ def as_dose_map(
             f"{dose.name or f'the {name} map'} holds no dose: every voxel is 0. Nothing can be compared. "
             "Check that the right file was exported, or sum it with its other beams (A.dcm+B.dcm)."
         )
+    if dose.batches_gy is not None and dose.uncertainty_gy is None:
+        return replace(dose, uncertainty_gy=uncertainty_of_batches(dose.batches_gy))
     return dose
+
+
+def uncertainty_of_batches(batches_gy: NDArray[Any]) -> NDArray[np.float64]:
+    """Standard uncertainty of the mean of batches [Gy], shape [z, y, x]."""
+    n = len(batches_gy)
+    mean = batches_gy.mean(axis=0, dtype=np.float64)
+    squares = np.zeros(mean.shape)
+    for batch in batches_gy:
+        squares += np.square(batch - mean)
+    return np.sqrt(squares / (n * (n - 1)))
 
 
 def _from_array(
@@ -122,88 +132,3 @@ def scale_factor(
             "prescription. Use scale='match-integral' or a factor."
         )
     return float(reference.dose_gy[region].mean(dtype=np.float64) / here)
-
-
-def warn_about_masses(reference: DoseMap, evaluated: DoseMap) -> None:
-    """Warn where the integrals differ so much that the units are in doubt."""
-    ratio = evaluated.integral_gy_mm3 / reference.integral_gy_mm3
-    if not 0.5 <= ratio <= 2.0:
-        hint = ""
-        for factor, which in ((0.01, "evaluated"), (100.0, "reference")):
-            if 0.8 <= ratio * factor <= 1.25:
-                hint = f", --scale {factor:g} if the {which} map is in cGy and the other in Gy"
-        warnings.warn(
-            f"the integral of the evaluated map is {ratio:.4g} times that of the reference: are they in the "
-            "same unit, for the same number of fractions or histories? Every number below depends on it. "
-            f"Use scale= (--scale FACTOR|match-integral|match-prescription{hint}).",
-            AccuracyWarning,
-            stacklevel=3,
-        )
-
-
-_KINDS = {
-    "FrameOfReferenceUID": "lie in different frames of reference: without a registration their positions do "
-    "not compare",
-    "DoseType": "are doses of different type",
-    "DoseSummationType": "sum up different things",
-}
-"""DICOM attributes in which two maps that are compared should agree, and what it means if they do not."""
-
-
-def warn_about_kinds(reference: DoseMap, evaluated: DoseMap) -> None:
-    """Warn where two RT Doses say themselves that they are of different kinds."""
-    for key, meaning in _KINDS.items():
-        first, second = (str(one.source.get(key, "")) for one in (reference, evaluated))
-        if first and second and first != second:
-            values = "" if key.endswith("UID") else f" ({key} {first} and {second})"
-            warnings.warn(
-                f"the maps {meaning}{values}. Check that these are the files to compare.",
-                AccuracyWarning,
-                stacklevel=3,
-            )
-    for one, whose in ((reference, "reference"), (evaluated, "evaluated map")):
-        if one.source.get("DoseType") == "ERROR":
-            warnings.warn(
-                f"the {whose} is of DoseType ERROR: it holds differences between desired and planned dose, "
-                "no dose. Name the file with the dose.",
-                AccuracyWarning,
-                stacklevel=3,
-            )
-
-
-def warn_about_rebinning(reference: DoseMap, evaluated: DoseMap) -> None:
-    """Warn where a common grid blurs the evaluated map, and by how much."""
-    if reference.grid.coincides_with(evaluated.grid):
-        return
-    try:
-        moved = measure_pair(reference=reference, evaluated=evaluated).averaged_mm
-    except GridMismatchError:  # no common grid: every distance says so itself
-        return
-    if moved > _TOLERATED_REBINNING_MM:
-        warnings.warn(
-            "the maps lie on different voxels, in too many or too thin pieces to compare exactly: averaging "
-            f"the evaluated map over larger ones moves its dose by up to {moved:.2g} mm. The certified "
-            "intervals of transport are widened by that; values below it mean nothing. Compute both maps on "
-            "one grid, or crop them.",
-            AccuracyWarning,
-            stacklevel=3,
-        )
-
-
-def warn_about_outside(reference: DoseMap, evaluated: DoseMap) -> None:
-    """Warn about dose that voxelwise metrics cannot see because it lies outside the other grid."""
-    if reference.grid.coincides_with(evaluated.grid):
-        return
-    for this, other, whose in (
-        (reference, evaluated, "reference"),
-        (evaluated, reference, "evaluated"),
-    ):
-        inside = float(np.sum(this.conserved_on(other.grid) * other.grid.voxel_volume_mm3, dtype=np.float64))
-        share = 100 * (1 - inside / this.integral_gy_mm3)
-        if share > 0.01:
-            warnings.warn(
-                f"{share:.3g} % of the {whose} map's integral dose lies outside the other map's grid: "
-                "voxelwise metrics count the other map as 0 there.",
-                AccuracyWarning,
-                stacklevel=3,
-            )

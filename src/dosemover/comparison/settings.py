@@ -49,7 +49,7 @@ class CompareSettings:
     profile : bool
         Add the profiles over the exchange length and the reach.
     null : int, optional
-        Number of draws under the null; None lets each metric choose.
+        Number of draws under the null, 2 or more; None lets each metric choose.
     seed : int
     """
 
@@ -98,8 +98,11 @@ class CompareSettings:
             )
         if self.seed < 0:
             raise InputError(f"`seed` must be 0 or a positive whole number, got {self.seed}.")
-        if self.null is not None and self.null < 1:
-            raise InputError(f"`null` must be a positive number of draws, got {self.null}.")
+        if self.null is not None and self.null < 2:
+            raise InputError(
+                f"`null` must be 2 draws or more, got {self.null}. A floor needs the spread of several. "
+                "Leave it out for the usual 9 to 19, or pass a number such as 99."
+            )
 
     def _check_scale(self) -> None:
         """A positive factor, or one of the two ways to find it."""

@@ -210,9 +210,14 @@ def test_the_dose_threshold_is_a_share_of_the_prescription_in_every_metric(key):
 def test_no_value_is_ever_without_a_reason_or_not_finite():
     dose = np.linspace(0.0, 2.0, 14**3).reshape(14, 14, 14)
     keys = ["ssim_in_mask", "dta_mean_mm", "chi_passing_rate_percent", "ndd_mean"]
-    metrics = dm.compare(dose, dose, metrics=keys, prescription_gy=500.0, spacing_mm=(2, 2, 2)).metrics
+    keys += ["gamma_3_3_global_mean", "gamma_2_2_global_two_sided_passing_rate_percent"]
+    keys += ["dose_difference_passing_2_percent"]
+    result = dm.compare(dose, dose, metrics=keys, prescription_gy=500.0, spacing_mm=(2, 2, 2))
+    metrics = result.metrics
+    assert "its maximum is 2 Gy. Check the prescription" in result.warnings[0]
     for key in keys:
-        assert (metrics[key].value, metrics[key].status) == (None, "no voxel lies above the dose threshold")
+        assert metrics[key].value is None
+        assert "reaches the dose threshold, 10 % of the prescription of 500 Gy" in metrics[key].status
 
 
 def test_an_isodose_without_surface_still_has_its_overlap():

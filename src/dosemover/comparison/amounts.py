@@ -106,6 +106,7 @@ def _passing(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Met
             value=found.passing_rate_percent[criterion],
             unit="%",
             settings=shared,
+            status=context.nothing_to_evaluate or found.status,
         )
 
 
@@ -132,9 +133,7 @@ def _ssim(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[Metric
         key="ssim_in_mask",
         value=found.in_mask,
         settings=shared | {"dose_threshold_percent": context.settings.dose_threshold_percent},
-        status="no voxel lies above the dose threshold"
-        if found.in_mask is None and found.status == "ok"
-        else found.status,
+        status=context.nothing_to_evaluate or found.status,
     )
 
 

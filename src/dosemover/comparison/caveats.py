@@ -43,6 +43,8 @@ def warn_about_maps(context: ComparisonContext, *, distances: bool) -> None:
         warn_about_rebinning(reference, evaluated)
     if context.settings.prescription_gy is None:
         warn_about_maximum(reference)
+    if context.nothing_to_evaluate:
+        warnings.warn(f"{context.nothing_to_evaluate}.", AccuracyWarning, stacklevel=3)
 
 
 def check_noise(name: str, dose: DoseMap) -> None:

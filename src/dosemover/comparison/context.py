@@ -63,6 +63,18 @@ class ComparisonContext:
         """The dose threshold for metrics that take it in % of the reference maximum."""
         return self.settings.dose_threshold_percent * self.normalization_dose_gy / self.reference.max_gy
 
+    @property
+    def nothing_to_evaluate(self) -> str:
+        """Why no voxel lies above the dose threshold, and what to do; empty where some do."""
+        percent, full = self.settings.dose_threshold_percent, self.normalization_dose_gy
+        if percent / 100 * full <= self.reference.max_gy:
+            return ""
+        return (
+            f"no voxel of the reference reaches the dose threshold, {percent:g} % of the prescription of "
+            f"{full:.4g} Gy: its maximum is {self.reference.max_gy:.4g} Gy. Check the prescription (Gy, of "
+            "as many fractions as the maps), or lower the dose threshold"
+        )
+
 
 def missing(key: str, unit: str, reason: str, **settings: Any) -> MetricResult:
     """A metric that has no value, and why."""

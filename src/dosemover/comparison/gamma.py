@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from dosemover import metrics
-from dosemover.comparison.context import ComparisonContext
+from dosemover.comparison.context import ComparisonContext, missing
 from dosemover.comparison.registry import Family
 from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.comparison.settings import CompareSettings
@@ -52,19 +52,21 @@ def _common(context: ComparisonContext) -> dict[str, Any]:
 
 def _metric(ending: str, value: float, found: Any) -> MetricResult:
     """One number of a gamma result, null where no voxel was evaluated."""
-    evaluated = found.n_evaluated > 0
     return MetricResult(
         key=f"gamma_{found.key}_{ending}",
-        value=value if evaluated else None,
+        value=value,
         unit=_ENDINGS[ending],
         settings={key: value for key, value in found.summary().items() if key != "key"},
-        status="ok" if evaluated else "no voxel reaches the dose threshold",
     )
 
 
 def _gamma(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:
     """Passing rates and means, with the maps of each criterion."""
     settings = context.settings
+    if context.nothing_to_evaluate:
+        units = _keys(settings)
+        yield from (missing(key, units[key], context.nothing_to_evaluate) for key in sorted(wanted))
+        return
     if any("two_sided" not in key for key in wanted):
         results = metrics.gamma_indices(
             **_common(context), criteria=settings.gamma, normalizations=settings.normalizations

@@ -46,7 +46,7 @@ def _dta(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricR
             "n_voxels": found.n_voxels,
             "n_not_found": found.n_not_found,
         },
-        status=found.status,
+        status=context.nothing_to_evaluate or found.status,
     )
 
 
@@ -65,12 +65,17 @@ def _chi(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricR
         value=chi.passing_rate_percent,
         unit="%",
         settings=shared,
-        status=chi.status,
+        status=context.nothing_to_evaluate or chi.status,
     )
     ndd = metrics.normalized_dose_difference(
         reference=context.reference, evaluated=context.evaluated_here, **shared
     )
-    yield MetricResult(key="ndd_mean", value=ndd.mean, settings=shared, status=ndd.status)
+    yield MetricResult(
+        key="ndd_mean",
+        value=ndd.mean,
+        settings=shared,
+        status=context.nothing_to_evaluate or ndd.status,
+    )
 
 
 def _isodose(context: ComparisonContext, wanted: frozenset[str]) -> Iterator[MetricResult]:

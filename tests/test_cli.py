@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -54,6 +55,24 @@ def test_json_on_standard_output_is_only_json(pair, capsys):
     written = json.loads(capsys.readouterr().out)
     assert written["metrics"]["mass_ratio"]["value"] == pytest.approx(1.02, rel=1e-5)
     assert written["reference"]["format"] == "NRRD"
+
+
+def test_gamma_says_which_voxels_it_counts_and_what_it_misses(pair, capsys):
+    assert main(["compare", *pair, "--metrics", "gamma", "--scale", "1.5"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"gamma: \d+ voxels of at least 0\.1\d+ Gy \(10 % of 1\.\d+ Gy\)", out)
+    assert re.search(r"it does not see \d+ voxels of the evaluated map", out)
+
+
+def test_the_area_between_histograms_names_its_structure(pair, tmp_path, capsys):
+    labels = np.zeros((8, 10, 12), dtype=np.uint8)
+    labels[2:6, 3:7, 3:9] = 1
+    image = SimpleITK.GetImageFromArray(labels)
+    image.SetSpacing(SPACING)
+    SimpleITK.WriteImage(image, tmp_path / "cube.nrrd")
+    structures = ["--structures", str(tmp_path / "cube.nrrd")]
+    assert main(["compare", *pair, "--metrics", "dvh", *structures]) == 0
+    assert re.search(r"dvh_w1_gy: the largest of all structures, in \w+", capsys.readouterr().out)
 
 
 def test_scale_is_applied_and_printed(pair, capsys):

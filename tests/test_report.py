@@ -24,8 +24,9 @@ from dosemover.report import explain, verdict, write_report
 from dosemover.report.citations import REFERENCES, citations
 from dosemover.report.formatting import number, p_value, percent, public_text, public_value, unbroken
 from dosemover.report.page import page_data, render_report, script_json
-from dosemover.report.sentences import GROUPS, is_significant, verdict_details
+from dosemover.report.sentences import is_significant, verdict_details
 from dosemover.report.tables import dvh_name, dvh_table, metric_groups, verdict_rows, where_table
+from dosemover.report.texts import GROUPS
 from dosemover.report.volumes import (
     NOT_A_NUMBER,
     coarse_grid,
@@ -185,6 +186,30 @@ def test_sentences_read_the_settings_as_used():
     assert "reach of 25 mm" in explain(reach).means
     exchange = MetricResult(key="dmd_mm", value=1.0, unit="mm", settings={"exchange_mm_per_percent": 0.5})
     assert "1 % of change counts as 0.5 mm" in explain(exchange).means
+
+
+def gamma_row(key, **settings):
+    given = {
+        "n_evaluated": 28310,
+        "normalization_dose_gy": 61.9,
+        "dose_threshold_percent": 10.0,
+        "dose_outside_voxels": 0,
+        "dose_outside_max_gy": 0.0,
+    }
+    return explain(MetricResult(key=key, value=98.0, unit="%", settings=given | settings))
+
+
+def test_a_gamma_row_says_which_voxels_it_counts_and_what_its_percent_is():
+    text = gamma_row("gamma_3_2_global_passing_rate_percent")
+    assert "of 28\xa0310 voxels with at least 6.19 Gy (10 % of 61.9 Gy) find" in text.means
+    assert "(3 % is 1.86 Gy)" in text.means
+    assert "dose where the reference has none (here no voxel)" in text.blind
+    assert "(3 % is of the dose in each voxel)" in gamma_row("gamma_3_2_local_mean").means
+
+
+def test_a_gamma_row_says_how_much_dose_it_is_blind_to():
+    text = gamma_row("gamma_3_3_global_mean", dose_outside_voxels=1200, dose_outside_max_gy=9.0)
+    assert "(here 1\xa0200 voxels, up to 9.00 Gy)" in text.blind
 
 
 def test_an_interval_bar_spans_lower_to_upper(small):

@@ -99,4 +99,4 @@ print(json.dumps(json.loads(result.to_json())["metrics"]["treated_volume_change_
 #
 # The function is called on every draw of noise, so it must not change its maps; what it raises becomes the
 # metric's status. A metric of the package itself is a ``Family`` in ``comparison/families.py``, with its
-# words in ``report/sentences.py``.
+# words in ``report/texts.py``.

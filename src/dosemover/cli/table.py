@@ -43,7 +43,8 @@ def _print_notes(console: Console, result: ComparisonResult) -> None:
     """Every status that says more than "ok", low sampling, coarse grids and missing floors."""
     statuses = _grouped(result, lambda metric: "" if metric.status == "ok" else metric.status)
     notes = [f"{', '.join(keys)}: {status}" for status, keys in statuses.items()]
-    for note in (*notes, _sampling_note(result), _grid_note(result), *_missing_floors(result)):
+    more = (_gamma_note(result), _dvh_note(result), _sampling_note(result), _grid_note(result))
+    for note in (*notes, *more, *_missing_floors(result)):
         if note:
             console.print(f"[dim]{escape(note)}[/]", soft_wrap=True)
 
@@ -55,6 +56,33 @@ def _grouped(result: ComparisonResult, said: Callable[[MetricResult], str]) -> d
         if text := said(metric):
             groups.setdefault(text, []).append(metric.key)
     return groups
+
+
+def _gamma_note(result: ComparisonResult) -> str:
+    """Which voxels gamma was evaluated in, and what it does not see."""
+    for metric in result.metrics.values():
+        settings = metric.settings
+        if not metric.key.startswith("gamma_") or "n_evaluated" not in settings:
+            continue
+        threshold, full = number(settings["dose_threshold_gy"]), number(settings["normalization_dose_gy"])
+        note = (
+            f"gamma: {settings['n_evaluated']} voxels of at least {threshold} Gy "
+            f"({settings['dose_threshold_percent']:g} % of {full} Gy)"
+        )
+        if missed := settings["dose_outside_voxels"]:
+            note += (
+                f"; it does not see {missed} voxels of the evaluated map that reach it where the reference "
+                f"does not, up to {number(settings['dose_outside_max_gy'])} Gy"
+            )
+        return note
+    return ""
+
+
+def _dvh_note(result: ComparisonResult) -> str:
+    """The structure whose histograms differ most."""
+    metric = result.metrics.get("dvh_w1_gy")
+    name = None if metric is None else metric.settings.get("largest_in")
+    return f"dvh_w1_gy: the largest of all structures, in {name}" if name else ""
 
 
 def _sampling_note(result: ComparisonResult) -> str:

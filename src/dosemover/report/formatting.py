@@ -47,6 +47,17 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
+def grouped(count: int) -> str:
+    r"""A whole number with its thousands apart.
+
+    Examples
+    --------
+    >>> grouped(28310)
+    '28\xa0310'
+    """
+    return f"{count:,}".replace(",", "\N{NO-BREAK SPACE}")
+
+
 def _superscript(power: int) -> str:
     """An exponent in raised digits."""
     return str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

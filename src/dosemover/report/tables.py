@@ -13,6 +13,7 @@ from dosemover.comparison.sentence import with_spread
 from dosemover.dose import DoseMap
 from dosemover.report.formatting import (
     base_name,
+    grouped,
     is_number,
     number,
     p_value,
@@ -21,7 +22,8 @@ from dosemover.report.formatting import (
     public_value,
     quantity,
 )
-from dosemover.report.sentences import GAMMA_RATE, GROUPS, explain, is_significant, rank
+from dosemover.report.sentences import GAMMA_RATE, explain, is_significant, rank
+from dosemover.report.texts import GROUPS
 from dosemover.report.volumes import OUTLINES
 
 HEADLINES = ("dmd_mm", "mass_ratio", "dmd_residual_max_percent", "best_shift_mm")
@@ -287,7 +289,7 @@ def _region_cell(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}".replace(",", " ")
+        return grouped(value)
     return number(value) if value is None or isinstance(value, float) else str(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dosemover.comparison.families import words_of
 from dosemover.comparison.result import ComparisonResult, MetricResult
@@ -125,23 +126,21 @@ def _coverage(metric: MetricResult, named: Mapping[str, str]) -> dict[str, str]:
     """
     words = {"voxels": "the voxels", "criterion": "", "outside": ""}
     names = ("n_evaluated", "normalization_dose_gy", "dose_threshold_percent")
-    given = {"n_evaluated": metric.settings.get("n_voxels")} | dict(metric.settings)
+    given: dict[str, Any] = {"n_evaluated": metric.settings.get("n_voxels")} | dict(metric.settings)
     if not all(is_number(given.get(name)) for name in names):
         return words
     count, full, share = (given[name] for name in names)
-    words["voxels"] = (
-        f"{grouped(count)} voxels with at least {number(share / 100 * full)} Gy ({share:g} % of {number(full)} Gy)"
-    )
-    percent_text = named.get("dd") or named.get("q")
+    threshold = f"{number(share / 100 * full)} Gy ({share:g} % of {number(full)} Gy)"
+    words["voxels"] = f"{grouped(count)} voxels with at least {threshold}"
+    criterion = named.get("dd") or named.get("q")
     if named.get("norm") == "local":
-        words["criterion"] = f" ({percent_text} % is of the dose in each voxel)"
-    elif percent_text:
-        words["criterion"] = f" ({percent_text} % is {number(float(percent_text) / 100 * full)} Gy)"
+        words["criterion"] = f" ({criterion} % is of the dose in each voxel)"
+    elif criterion:
+        words["criterion"] = f" ({criterion} % is {number(float(criterion) / 100 * full)} Gy)"
     missed = given.get("dose_outside_voxels")
     if missed:
-        words["outside"] = (
-            f" (here {grouped(missed)} voxels, up to {number(given['dose_outside_max_gy'])} Gy)"
-        )
+        most = number(given["dose_outside_max_gy"])
+        words["outside"] = f" (here {grouped(missed)} voxels, up to {most} Gy)"
     elif missed == 0:
         words["outside"] = " (here no voxel)"
     return words

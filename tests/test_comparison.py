@@ -286,6 +286,25 @@ def test_json_follows_the_contract():
     assert written["settings"]["gamma"] == [[3.0, 3.0], [2.0, 2.0]]
 
 
+def test_the_files_beside_the_maps_are_told_by_their_base_names(tmp_path):
+    drawn = np.random.default_rng(3).uniform(0.9, 1.1, (4, *GRID.shape)) * field().dose_gy
+    for i, batch in enumerate(drawn):
+        dm.write_dose(dm.DoseMap(dose_gy=batch, grid=GRID), tmp_path / f"batch_{i}.nrrd")
+    dm.write_dose(dm.DoseMap(dose_gy=drawn.mean(axis=0), grid=GRID), tmp_path / "mean.nrrd")
+    dm.write_dose(dm.DoseMap(dose_gy=0.01 * field().dose_gy + 1e-6, grid=GRID), tmp_path / "sigma.nrrd")
+    one = dm.read_dose(tmp_path / "mean.nrrd", batches=str(tmp_path / "batch_*.nrrd"))
+    two = dm.read_dose(tmp_path / "mean.nrrd", uncertainty=tmp_path / "sigma.nrrd")
+    inside = dm.Structure(name="PTV", fraction=(field().dose_gy > 1.0).astype(float), grid=GRID)
+    result = dm.compare(one, two, metrics=["mass"], structures=[inside])
+    assert json.loads(result.to_json())["settings"]["inputs"] == {
+        "structures": "1 from memory",
+        "reference_batches": "4 from batch_0.nrrd on",
+        "reference_uncertainty": "from the batches",
+        "evaluated_uncertainty": "sigma.nrrd (absolute)",
+    }
+    assert dm.compare(field(), field(), metrics=["mass"]).settings["inputs"] == {}
+
+
 def test_not_a_number_becomes_null_in_json():
     metric = MetricResult(key="x", value=float("nan"))
     result = dm.ComparisonResult(reference=field(), evaluated=field(), metrics={"x": metric})

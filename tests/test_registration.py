@@ -107,6 +107,14 @@ def test_slices_and_lines_shift_within_themselves(shape):
     np.testing.assert_allclose(got.vector_mm, (-3.1, 0, 0), atol=0.02)
 
 
+def test_a_search_that_runs_out_of_steps_says_what_that_means():
+    noise = np.random.default_rng(2).uniform(0.5, 1.5, (2, 12, 12, 12))
+    one, two = (DoseMap.from_array(dose, spacing_mm=(2.0,) * 3) for dose in noise)
+    status = best_shift(reference=one, evaluated=two, max_iterations=1).status
+    assert status.startswith("not settled: the last of 1 steps was still longer than 0.02 mm")
+    assert "read it as a rough value" in status
+
+
 def test_equal_maps_do_not_move():
     got = best_shift(reference=field(), evaluated=field())
     assert got.vector_mm == (0.0, 0.0, 0.0)

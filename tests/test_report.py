@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dosemover.comparison.result import ComparisonResult, FieldMap, MetricResult
+from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.grid import Grid
@@ -25,6 +26,7 @@ from dosemover.report.citations import REFERENCES, citations
 from dosemover.report.formatting import number, p_value, percent, public_text, public_value, unbroken
 from dosemover.report.page import page_data, render_report, script_json
 from dosemover.report.sentences import is_significant, verdict_details
+from dosemover.report.settings_table import key_values
 from dosemover.report.tables import dvh_name, dvh_table, metric_groups, verdict_rows, where_table
 from dosemover.report.texts import GROUPS
 from dosemover.report.volumes import (
@@ -315,6 +317,18 @@ def test_a_setting_that_is_a_path_is_cut_even_with_spaces():
     assert public_value("3/3,2/2") == "3/3,2/2"
 
 
+def test_settings_are_rows_of_words_and_never_json():
+    settings = CompareSettings(normalization="both", gamma=((3.0, 3.0), (1.5, 1.0))).to_dict()
+    rows = dict(key_values(settings | {"inputs": {"structures": "2 from rs.dcm"}}, identifiers=False))
+    assert rows["Gamma criteria"] == "3 %/3 mm, 1.5 %/1 mm"
+    assert rows["Dose threshold"] == "10 %"
+    assert rows["Prescription"] == "not given: percentages refer to the reference maximum"
+    assert rows["Exchange of movement and change"] == "1 mm per 1 %"
+    assert rows["Profiles over the scale"] == "no"
+    assert rows["Inputs: structures"] == "2 from rs.dcm"
+    assert not set("".join(rows.values())) & set('[]{}"')
+
+
 def test_numbers_read_as_people_write_them():
     assert [number(v) for v in (1234567.0, 1.2e-5, -0.5, 0.0, float("nan"))] == [
         "1.23 × 10⁶",
@@ -325,6 +339,14 @@ def test_numbers_read_as_people_write_them():
     ]
     assert percent(99.9999) == "99.99"
     assert [p_value(p) for p in (0.0004, 0.04, 0.5, None)] == ["p < 0.001", "p = 0.040", "p = 0.50", "–"]
+
+
+def test_the_median_stands_once_in_the_dvh_table(small):
+    values = {
+        "median_gy": {"reference": 1.0, "evaluated": 2.0},
+        "d50_gy": {"reference": 1.0, "evaluated": 2.0},
+    }
+    assert dvh_table(replace(small, structures={"PTV": values}))["columns"] == ["D50 / Gy"]
 
 
 def test_a_dvh_cell_without_value_shows_a_dash(small):

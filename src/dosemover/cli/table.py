@@ -135,6 +135,8 @@ def _print_maps(console: Console, result: ComparisonResult) -> None:
     console.print(f"[bold]reference[/] {_map_line(result.reference)}", soft_wrap=True)
     console.print(f"[bold]evaluated[/] {_map_line(result.evaluated)}", soft_wrap=True)
     console.print(f"[bold]scale[/]     evaluated map x {result.settings.get('scale_factor', 1.0):.6g}")
+    for name, used in result.settings.get("inputs", {}).items():
+        console.print(f"[dim]{name.replace('_', ' ')}: {escape(used)}[/]", soft_wrap=True)
     sentence = verdict(result)
     if sentence:
         console.print(f"\n[bold]{sentence}[/]", soft_wrap=True)

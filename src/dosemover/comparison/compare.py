@@ -14,7 +14,7 @@ from dosemover.comparison import families
 from dosemover.comparison.caveats import check_noise, warn_about_maps
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.floors import with_significance
-from dosemover.comparison.inputs import as_dose_map, scale_factor
+from dosemover.comparison.inputs import as_dose_map, inputs_used, scale_factor
 from dosemover.comparison.regions import with_regions
 from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import ComparisonResult, MetricResult
@@ -157,6 +157,13 @@ def compare(
         warn_about_maps(context, distances=any(one.name in wanted for one in families.DISTANCES))
         results = with_significance(context, families.FAMILIES, wanted, _run_all(context, wanted))
         results = with_regions(context, results)
+    used = inputs_used(
+        context.reference,
+        context.evaluated,
+        structures=structures,
+        density=density,
+        n_structures=len(context.structures),
+    )
     return ComparisonResult(
         reference=replace(context.reference, structures=_on_grid(context)),
         evaluated=context.evaluated,
@@ -166,7 +173,7 @@ def compare(
         dvh_curves=context.dvh_curves,
         regions=context.regions,
         profiles=context.profiles,
-        settings=settings.to_dict() | {"scale_factor": factor},
+        settings=settings.to_dict() | {"scale_factor": factor, "inputs": used},
         provenance=provenance() | {"seed": seed},
         warnings=_own_warnings(caught),
         identifiers=identifiers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,45 @@ def uncertainty_of_batches(batches_gy: NDArray[Any]) -> NDArray[np.float64]:
     for batch in batches_gy:
         squares += np.square(batch - mean)
     return np.sqrt(squares / (n * (n - 1)))
+
+
+def inputs_used(
+    reference: DoseMap, evaluated: DoseMap, *, structures: Any, density: Any, n_structures: int
+) -> dict[str, str]:
+    """Which files, beside the two maps, a comparison rests on: base names, for its settings.
+
+    Parameters
+    ----------
+    reference, evaluated : DoseMap
+    structures, density : path, object or None
+        As passed to `compare`.
+    n_structures : int
+
+    Returns
+    -------
+    dict
+        "structures", "density", "reference_uncertainty", "reference_batches" and so on, those there are.
+    """
+    used: dict[str, str] = {}
+    if n_structures:
+        used["structures"] = f"{n_structures} from {_origin(structures, reference)}"
+    if reference.density_g_per_cm3 is not None:
+        used["density"] = reference.source.get("density") or _origin(density, reference)
+    for side, dose in (("reference", reference), ("evaluated", evaluated)):
+        if dose.batches_gy is not None:
+            here = f"{len(dose.batches_gy)} from {_origin(None, dose)}"
+            used[f"{side}_batches"] = dose.source.get("batches") or here
+        if dose.uncertainty_gy is not None:
+            here = "from the batches" if dose.batches_gy is not None else f"from {_origin(None, dose)}"
+            used[f"{side}_uncertainty"] = dose.source.get("uncertainty") or here
+    return used
+
+
+def _origin(passed: Any, dose: DoseMap) -> str:
+    """Base name of the file that something comes from: one of its own, or that of the dose."""
+    if isinstance(passed, str | PathLike):
+        return Path(passed).name
+    return "memory" if passed is not None else str(dose.source.get("file") or "memory")
 
 
 def _from_array(

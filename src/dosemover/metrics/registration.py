@@ -199,7 +199,15 @@ def best_shift(*, reference: DoseMap, evaluated: DoseMap, max_iterations: int = 
         rmse_before_gy=before,
         n_iterations=n_iterations,
         overlap=fit.overlap,
-        status="ok" if converged else f"still moving after {max_iterations} steps",
+        status="ok" if converged else _unsettled(max_iterations),
+    )
+
+
+def _unsettled(steps: int) -> str:
+    """What it means that the search ran out of steps."""
+    return (
+        f"not settled: the last of {steps} steps was still longer than {_LAST_STEP_MM:g} mm. The maps hardly "
+        "tell which shift is best (flat dose, noise, or a difference that is no shift): read it as a rough value"
     )
 
 

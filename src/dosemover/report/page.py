@@ -16,6 +16,7 @@ from dosemover.report import charts, tables
 from dosemover.report.citations import citations
 from dosemover.report.formatting import is_number, public_text, unbroken
 from dosemover.report.sentences import SIGNIFICANT_P, SIGNIFICANT_Z, verdict, verdict_details
+from dosemover.report.settings_table import key_values
 from dosemover.report.volumes import LOW_SAMPLING_PERCENT, dose_box, volumes
 
 SCRIPTS = ("inflate.js", "volume.js", "charts.js", "viewer.js", "page.js")
@@ -116,8 +117,8 @@ def context(result: ComparisonResult) -> dict[str, Any]:
         "regions": tables.region_table(result),
         "where": tables.where_table(result),
         "planes": planes(result),
-        "settings": tables.key_values(result.settings, identifiers=identifiers),
-        "provenance": tables.key_values(result.provenance, identifiers=identifiers),
+        "settings": key_values(result.settings, identifiers=identifiers),
+        "provenance": key_values(result.provenance, identifiers=identifiers),
         "citations": citations(result.metrics),
         "version": _version(),
     }

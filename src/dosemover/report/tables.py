@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,6 @@ from dosemover.report.formatting import (
     p_value,
     pretty_unit,
     public_text,
-    public_value,
     quantity,
 )
 from dosemover.report.sentences import GAMMA_RATE, explain, is_significant, rank
@@ -255,6 +253,8 @@ def dvh_table(result: ComparisonResult) -> dict[str, Any]:
     columns: list[str] = []
     for values in result.structures.values():
         columns += [key for key in values if key not in columns]
+    if "d50_gy" in columns:
+        columns = [key for key in columns if key != "median_gy"]  # the same number
     rows = []
     for name, values in result.structures.items():
         cells = []
@@ -302,28 +302,3 @@ def _signed(reference: float | None, evaluated: float | None) -> str:
         return "0"
     digits = 3 if abs(difference) >= 0.1 else 2
     return ("+" if difference > 0 else "") + number(difference, digits)
-
-
-def key_values(mapping: Mapping[str, Any], *, identifiers: bool) -> list[tuple[str, str]]:
-    """Settings or provenance as rows of text; paths are cut to base names unless identifiers are wanted."""
-    rows = []
-    for key, value in mapping.items():
-        plain = _readable(value, identifiers=identifiers)
-        text = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-        rows.append((str(key), text))
-    return rows
-
-
-def _readable(value: Any, *, identifiers: bool) -> Any:
-    """Nested settings with NumPy scalars unpacked, floats shortened and paths cut unless wanted."""
-    if isinstance(value, Mapping):
-        return {str(k): _readable(v, identifiers=identifiers) for k, v in value.items()}
-    if isinstance(value, np.ndarray | list | tuple | set):
-        return [_readable(v, identifiers=identifiers) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else str(value)
-    if value is None or isinstance(value, bool | int):
-        return value
-    return str(value) if identifiers else public_value(str(value))

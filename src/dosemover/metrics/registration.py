@@ -207,7 +207,7 @@ def _unsettled(steps: int) -> str:
     """What it means that the search ran out of steps."""
     return (
         f"not settled: the last of {steps} steps was still longer than {_LAST_STEP_MM:g} mm. The maps hardly "
-        "tell which shift is best (flat dose, noise, or a difference that is no shift): read it as a rough value"
+        "tell which shift is best (flat dose, noise, or no shift at all): read it as a rough value"
     )
 
 

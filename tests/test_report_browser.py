@@ -3,11 +3,14 @@
 import base64
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import dosemover as dm
 from browser import Browser, find_browser
+from dosemover.comparison.result import FieldMap
 from dosemover.grid import Grid
 from dosemover.report import write_report
 from dosemover.report.volumes import layers, volumes
@@ -246,4 +249,50 @@ def test_regions_are_outlined_and_what_is_not_real_is_dimmed(browser, tmp_path, 
         browser.frame()
         seen.add(picture(browser))
     assert len(seen) == 4
+    assert browser.problems == []
+
+
+def test_doses_per_history_are_drawn_in_a_power_of_ten_of_the_unit(browser, tmp_path, result):
+    browser.problems.clear()
+    browser.size(1280, 900)
+    tiny = dm.compare(
+        result.reference.scaled(1e-13), result.evaluated.scaled(1e-13), metrics=["dvh", "mae_gy"]
+    )
+    browser.open(write_report(tiny, tmp_path / "tiny.html"))
+    labels = browser.js(
+        "[...document.querySelectorAll('#profiles .axis, #dvh .axis')].map((t) => t.textContent)"
+    )
+    assert labels.count("dose / 10⁻¹² Gy") == 4
+    apart = """[...document.querySelectorAll('svg.chart')].every((svg) => {
+      const label = svg.querySelectorAll('.axis')[1].getBoundingClientRect();
+      const ticks = [...svg.querySelectorAll('.tick.end')];
+      return ticks.every((t) => t.getBoundingClientRect().left >= label.right);
+    })"""
+    assert browser.js(apart)
+    assert browser.js("document.querySelector('#colorbar .title').textContent") == "Reference / 10⁻¹² Gy"
+    assert browser.js("doseReport.viewer.byKey.difference_gy.at(doseReport.viewer.voxel) !== 0")
+    assert browser.problems == []
+
+
+def test_contours_are_whole_lines_and_specks_of_low_sampling_are_left_out(browser, tmp_path, result):
+    browser.problems.clear()
+    browser.size(1280, 900)
+    masked = with_masks(result)
+    field = masked.maps["low_sampling_mask"]
+    specks = np.array(field.values)
+    specks[::5, ::5, 20::5] = 1  # single voxels, all over the half that is well sampled
+    layer = FieldMap(values=specks, grid=field.grid, unit="", label=field.label)
+    specked = replace(masked, maps={**masked.maps, "low_sampling_mask": layer})
+    browser.open(write_report(specked, tmp_path / "specks.html"))
+    assert (
+        browser.js("joined([[[0, 0], [1, 0]], [[1, 1], [0, 0]], [[1, 0], [1, 1]], [[5, 5], [6, 5]]]).length")
+        == 2
+    )
+    assert browser.js("enclosed([[0, 0], [2, 0], [2, 2], [0, 2], [0, 0]])") == 4
+    assert browser.js("enclosed([[0, 0], [30, 0]])") == 100  # a line across the slice is no speck
+    drawn = """(() => {
+      const plane = doseReport.viewer.planes[0];
+      return plane.large(plane.lines(doseReport.viewer.byKey.low_sampling_mask, 0.5)).length;
+    })()"""
+    assert browser.js(drawn) == 1
     assert browser.problems == []

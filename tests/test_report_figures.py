@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
+import dosemover as dm
 from dosemover import report
 from dosemover.errors import InputError
 from report_cases import make_result
@@ -116,3 +117,20 @@ def test_a_1_d_map_has_a_profile_but_no_slice(ax):
 def test_what_cannot_be_drawn_is_said(result, ax, call, message):
     with pytest.raises(InputError, match=message):
         call(result, ax)
+
+
+def test_doses_per_history_are_shown_in_a_power_of_ten_of_the_unit(result, ax):
+    tiny = dm.compare(
+        result.reference.scaled(1e-13), result.evaluated.scaled(1e-13), metrics=["dvh", "mae_gy"]
+    )
+    report.plot_profiles(tiny, ax=ax)
+    assert ax.get_ylabel() == "dose / $10^{-12}$ Gy"
+    ax.figure.canvas.draw()
+    texts = [text.get_text() for text in ax.get_yticklabels()]
+    assert all(len(text) < 5 for text in texts)
+    np.testing.assert_allclose([float(t) * 1e-12 for t in texts], ax.get_yticks(), rtol=1e-6)
+    histogram = report.plot_dvh(tiny)
+    bar = report.plot_slices(tiny).figure.axes[-1]
+    assert histogram.get_xlabel() == "dose / $10^{-12}$ Gy"
+    assert bar.get_ylabel() == "evaluated - reference / $10^{-15}$ Gy"
+    plt.close("all")

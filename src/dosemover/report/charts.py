@@ -66,7 +66,7 @@ def z_histogram(result: ComparisonResult) -> dict[str, Any] | None:
         "x": _numbers(centers),
         "normal": _numbers(np.exp(-(centers**2) / 2) / math.sqrt(2 * math.pi)),
         "n": int(z.size),
-        "mean": float(z.mean()),
+        "mean": round(float(z.mean()), 2) + 0.0,  # no minus before zero
         "sd": float(z.std()),
         "beyond_3_percent": 100 * float(np.mean(np.abs(z) > 3)),
         "expected_beyond_3_percent": 100 * NORMAL_BEYOND_3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from dosemover.report.charts import Z_EDGES, scale_profiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 ISODOSE_PERCENT = (10, 20, 50, 80, 95, 100)
 """Isodose lines in percent of the prescription or, without one, of the reference maximum."""
@@ -77,6 +79,27 @@ def _colors(key: str, values: NDArray[Any]) -> dict[str, Any]:
 def _quantity(field: FieldMap) -> str:
     """What a colour bar or axis reads: "dose / Gy"."""
     return f"{field.label} / {field.unit}" if field.unit else field.label
+
+
+def _label(axis: Axis, text: str, top: float) -> None:
+    """Label an axis; where its numbers are too small or large to print, in a power of ten of the unit.
+
+    Parameters
+    ----------
+    axis : matplotlib Axis
+    text : str
+        "dose / Gy"; without a unit, the numbers stay as they are.
+    top : float
+        Largest number on the axis: between 0.01 and 100 000 nothing is done.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    name, _, unit = text.partition(" / ")
+    if unit and top > 0 and not 1e-2 <= top < 1e5:
+        power = 3 * math.floor(math.log10(top) / 3)
+        text = f"{name} / $10^{{{power}}}$ {unit}"
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 10.0**power:.6g}"))
+    axis.set_label_text(text)
 
 
 def _nearest(centers: NDArray[Any], mm: float) -> int:
@@ -149,7 +172,8 @@ def plot_slices(
     values = _cut(field, (across, down, normal), at)
     edges = field.grid.edges_mm
     image = axes.pcolormesh(edges[across], edges[down], values, rasterized=True, **_colors(key, field.values))
-    axes.figure.colorbar(image, ax=axes, label=_quantity(field), extend="both" if image.norm.vmin else "max")
+    bar = axes.figure.colorbar(image, ax=axes, extend="both" if image.norm.vmin else "max")
+    _label(bar.ax.yaxis, _quantity(field), float(image.get_clim()[1] or 0.0))
     if isodoses:
         _isodose_lines(result, (across, down, normal), at, axes)
     _frame(axes, (across, down, normal), at)
@@ -324,8 +348,9 @@ def plot_profiles(
             axes.fill_between(
                 centers[along], values - spread, values + spread, color=line.get_color(), alpha=0.2, lw=0
             )
-    axes.set(xlabel=f"{axis} / mm", ylabel="dose / Gy")
+    axes.set(xlabel=f"{axis} / mm")
     axes.set_ylim(bottom=0)
+    _label(axes.yaxis, "dose / Gy", axes.get_ylim()[1])
     axes.legend()
     return axes
 
@@ -354,8 +379,9 @@ def plot_dvh(
         n = min(len(curve["dose_gy"]), len(curve["reference"]))
         (line,) = axes.plot(curve["dose_gy"][:n], curve["reference"][:n], label=name)
         axes.plot(curve["dose_gy"][:n], curve["evaluated"][:n], "--", color=line.get_color())
-    axes.set(xlabel="dose / Gy", ylabel="volume / %", ylim=(0, 102))
+    axes.set(ylabel="volume / %", ylim=(0, 102))
     axes.set_xlim(left=0)
+    _label(axes.xaxis, "dose / Gy", axes.get_xlim()[1])
     axes.legend(title="solid reference, dashed evaluated", fontsize="small", title_fontsize="small")
     return axes
 

@@ -18,6 +18,9 @@ _WHOLE = re.compile(r"(?:~|\.{0,2}|[A-Za-z]:)[\\/].*|(?:[^\\/]+[\\/])+[^\\/]*\.[
 """A whole string that is a path, with spaces or without."""
 
 
+_POWER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]?\d+)(?!\.?\w)")
+"""A number with a power of ten, and no file name."""
+
 SMALLEST_MM = 1e-6
 """Distances below this are rounding, not movement [mm]."""
 
@@ -56,6 +59,21 @@ def grouped(count: int) -> str:
     '28\xa0310'
     """
     return f"{count:,}".replace(",", "\N{NO-BREAK SPACE}")
+
+
+def raised(text: str) -> str:
+    """Running text whose numbers have raised powers of ten and real minus signs.
+
+    Examples
+    --------
+    >>> raised("-6.3e-18 ± 3e-16"), raised("2e+06 Gy in run_1e6.mhd")
+    ('−6.3 × 10⁻¹⁸ ± 3 × 10⁻¹⁶', '2 × 10⁶ Gy in run_1e6.mhd')
+    """
+
+    def power(match: re.Match[str]) -> str:
+        return f"{match.group(1)} × 10{_superscript(int(match.group(2)))}"
+
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", _POWER.sub(power, text))
 
 
 def _superscript(power: int) -> str:

@@ -14,10 +14,10 @@ from dosemover._files import atomic_write
 from dosemover.comparison.result import ComparisonResult
 from dosemover.report import charts, tables
 from dosemover.report.citations import citations
-from dosemover.report.formatting import is_number, public_text, unbroken
+from dosemover.report.formatting import is_number, public_text, raised, unbroken
 from dosemover.report.sentences import SIGNIFICANT_P, SIGNIFICANT_Z, verdict, verdict_details
 from dosemover.report.settings_table import key_values
-from dosemover.report.volumes import LOW_SAMPLING_PERCENT, dose_box, volumes
+from dosemover.report.volumes import LOW_SAMPLING_PERCENT, OUTLINE_VOXELS, dose_box, volumes
 
 SCRIPTS = ("inflate.js", "volume.js", "charts.js", "viewer.js", "page.js")
 """Scripts of the page, in the order in which they are joined."""
@@ -96,7 +96,7 @@ def script_json(data: Any) -> str:
 def context(result: ComparisonResult) -> dict[str, Any]:
     """What the template prints."""
     identifiers = result.identifiers
-    warnings = [text if identifiers else public_text(text) for text in result.warnings]
+    warnings = [raised(text if identifiers else public_text(text)) for text in result.warnings]
     missing = [key for key, metric in result.metrics.items() if not is_number(metric.value)]
     return {
         "cards": [
@@ -111,6 +111,7 @@ def context(result: ComparisonResult) -> dict[str, Any]:
         "verdict_rows": tables.verdict_rows(result),
         "groups": tables.metric_groups(result),
         "n_missing": len(missing),
+        "outline_voxels": OUTLINE_VOXELS,
         "significant_p": SIGNIFICANT_P,
         "significant_z": SIGNIFICANT_Z,
         "dvh": tables.dvh_table(result),
@@ -163,6 +164,7 @@ def page_data(result: ComparisonResult) -> dict[str, Any]:
         },
         "marks": _marks(result),
         "lowSamplingPercent": LOW_SAMPLING_PERCENT,
+        "outlineVoxels": OUTLINE_VOXELS,
         "dvh": charts.dvh_chart(result),
         "zHistogram": charts.z_histogram(result),
         "scaleProfiles": charts.scale_profiles(result),

@@ -19,6 +19,7 @@ from dosemover.report.formatting import (
     pretty_unit,
     public_text,
     quantity,
+    raised,
 )
 from dosemover.report.sentences import GAMMA_RATE, explain, is_significant, rank
 from dosemover.report.texts import GROUPS
@@ -113,7 +114,7 @@ def _floor(metric: MetricResult) -> str:
     if not is_number(metric.floor):
         return ""
     unit = f" {pretty_unit(metric.unit)}" if metric.unit else ""
-    return with_spread(float(metric.floor or 0.0), metric.floor_sd, digits=1).replace("-", "−") + unit
+    return raised(with_spread(float(metric.floor or 0.0), metric.floor_sd, digits=1)) + unit
 
 
 def _share(metric: MetricResult) -> str:
@@ -298,7 +299,7 @@ def _signed(reference: float | None, evaluated: float | None) -> str:
     if reference is None or evaluated is None or not is_number(reference) or not is_number(evaluated):
         return "–"
     difference = evaluated - reference
-    if abs(difference) < 5e-5 * max(abs(reference), abs(evaluated), 1e-12):
+    if abs(difference) <= 5e-5 * max(abs(reference), abs(evaluated)):
         return "0"
     digits = 3 if abs(difference) >= 0.1 else 2
     return ("+" if difference > 0 else "") + number(difference, digits)

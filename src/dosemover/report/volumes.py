@@ -36,6 +36,9 @@ ARROW_DOSE_FRACTION = 0.05
 LOW_SAMPLING_PERCENT = 10.0
 """Relative standard uncertainty above which a voxel counts as poorly sampled."""
 
+OUTLINE_VOXELS = 9
+"""Pieces of low sampling that enclose fewer voxels of a slice of the page are not drawn."""
+
 _LEVELS = {"dose": 4095, "mask": 64, "outline": 64}
 _DEFAULT_LEVELS = 1022  # even: zero is one of the levels of a symmetric range
 
@@ -154,11 +157,19 @@ def _scalar_layer(key: str, field: FieldMap, grid: Grid) -> Layer:
     """One map of the comparison as a layer."""
     values = _on_grid(field, grid)
     if key in OUTLINES:
-        return Layer(key=key, label=OUTLINES[key], unit="", kind="outline", values=values, limit=1.0)
+        shown = smoothed(values) if key == "low_sampling_mask" else values
+        return Layer(key=key, label=OUTLINES[key], unit="", kind="outline", values=shown, limit=1.0)
     kind, reduce = _style(key, values)
     label = _gamma_label(key) if kind == "gamma" else _STYLES.get(key, ("", field.label, ""))[1]
     limit = 2.0 if kind == "gamma" else 5.0 if key == "z" else _limit(values)
     return Layer(key=key, label=label, unit=field.unit, kind=kind, values=values, limit=limit, reduce=reduce)
+
+
+def smoothed(mask: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean of a mask over 3 voxels along each axis: its outline at 0.5 has no specks of single voxels."""
+    from scipy.ndimage import uniform_filter
+
+    return uniform_filter(np.asarray(mask, dtype=np.float64), size=3, mode="nearest")
 
 
 def _extra_layers(result: ComparisonResult) -> Iterator[Layer]:
@@ -276,14 +287,14 @@ def _encode_layer(layer: Layer, grid: Grid, factors: tuple[int, int, int]) -> di
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if layer.kind == "diverging":
-        high = max(-low, high, 1e-12)
+        high = max(-low, high) or 1.0
         if layer.key == "z":
             high = min(high, 20.0)
         low = -high
     elif layer.kind == "gamma":
         low, high = 0.0, min(max(high, 1.0), 10.0)
     else:
-        low, high = min(low, 0.0), max(high, 1e-12)
+        low, high = min(low, 0.0), high if high > 0 else 1.0
         if layer.key == "uncertainty_percent":
             high = min(high, 100.0)
     packed = encode(values, low=low, high=high, levels=_LEVELS.get(layer.kind, _DEFAULT_LEVELS))

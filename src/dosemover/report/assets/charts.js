@@ -9,12 +9,29 @@ function svgElement(name, attributes, text) {
   return element;
 }
 
+function powerOfTen(power) {
+  const raised = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
+  return `10${[...String(power)].map((digit) => raised[digit]).join("")}`;
+}
+
+// How an axis that ends at `top` reads: "dose / Gy", or in a power of ten of the unit where its numbers are too
+// small or large to print ("dose / 10⁻¹² Gy"). Numbers are divided by `factor`.
+function scaledAxis(label, top) {
+  const [name, unit] = label.split(" / ");
+  if (!unit || !(top > 0) || (top >= 1e-2 && top < 1e5)) return { factor: 1, label };
+  const power = 3 * Math.floor(Math.log10(top) / 3);
+  return { factor: 10 ** power, label: `${name} / ${powerOfTen(power)} ${unit}` };
+}
+
 // A number for people: three significant digits, no exponent for usual sizes.
 function format(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size < 1e-4 || size >= 1e6) return value.toExponential(digits - 1).replace("-", "−");
+  if (size < 1e-4 || size >= 1e6) {
+    const [mantissa, power] = value.toExponential(digits - 1).split("e");
+    return `${mantissa} × ${powerOfTen(Number(power))}`.replace("-", "−");
+  }
   const decimals = Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
   return value.toFixed(Math.min(decimals, 8)).replace("-", "−");
 }
@@ -66,7 +83,6 @@ function range(lists) {
 function drawChart(host, spec) {
   const width = Math.max(240, host.clientWidth);
   const height = spec.height || 240;
-  const pad = { left: 56, right: 14, top: 12, bottom: 44 };
   const svg = svgElement("svg", {
     viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": spec.describe, class: "chart",
   });
@@ -74,6 +90,11 @@ function drawChart(host, spec) {
   const [low, high] = spec.yRange || range(spec.series.map((s) => s.y));
   const yLow = spec.yRange ? low : Math.min(0, low);
   const yHigh = spec.yRange ? high : high + 0.06 * (high - yLow || 1);
+  const xScale = spec.xLog ? { factor: 1, label: spec.xLabel } : scaledAxis(spec.xLabel, xHigh);
+  const yScale = scaledAxis(spec.yLabel, yHigh);
+  const yTicks = linearTicks(yLow, yHigh, height / 50).map((tick) => [tick, tickText(tick / yScale.factor)]);
+  const longest = Math.max(...yTicks.map(([, text]) => text.length));
+  const pad = { left: Math.max(56, 34 + 7 * longest), right: 14, top: 12, bottom: 44 };
   const along = (v) => (spec.xLog ? Math.log10(v) : v);
   const sx = (v) => pad.left + ((along(v) - along(xLow)) / (along(xHigh) - along(xLow) || 1)) * (width - pad.left - pad.right);
   const sy = (v) => height - pad.bottom - ((v - yLow) / (yHigh - yLow || 1)) * (height - pad.top - pad.bottom);
@@ -81,14 +102,14 @@ function drawChart(host, spec) {
   const xTicks = spec.xLog ? logTicks(xLow, xHigh) : linearTicks(xLow, xHigh, Math.max(3, width / 90));
   for (const tick of xTicks) {
     svg.append(svgElement("line", { x1: sx(tick), x2: sx(tick), y1: pad.top, y2: height - pad.bottom, class: "grid" }));
-    svg.append(svgElement("text", { x: sx(tick), y: height - pad.bottom + 16, class: "tick middle" }, tickText(tick)));
+    svg.append(svgElement("text", { x: sx(tick), y: height - pad.bottom + 16, class: "tick middle" }, tickText(tick / xScale.factor)));
   }
-  for (const tick of linearTicks(yLow, yHigh, height / 50)) {
+  for (const [tick, text] of yTicks) {
     svg.append(svgElement("line", { x1: pad.left, x2: width - pad.right, y1: sy(tick), y2: sy(tick), class: "grid" }));
-    svg.append(svgElement("text", { x: pad.left - 7, y: sy(tick) + 4, class: "tick end" }, tickText(tick)));
+    svg.append(svgElement("text", { x: pad.left - 7, y: sy(tick) + 4, class: "tick end" }, text));
   }
-  svg.append(svgElement("text", { x: (pad.left + width - pad.right) / 2, y: height - 8, class: "axis middle" }, spec.xLabel));
-  const yText = svgElement("text", { class: "axis middle", transform: `translate(14 ${(pad.top + height - pad.bottom) / 2}) rotate(-90)` }, spec.yLabel);
+  svg.append(svgElement("text", { x: (pad.left + width - pad.right) / 2, y: height - 8, class: "axis middle" }, xScale.label));
+  const yText = svgElement("text", { class: "axis middle", transform: `translate(14 ${(pad.top + height - pad.bottom) / 2}) rotate(-90)` }, yScale.label);
   svg.append(yText);
 
   for (const bar of spec.bars || []) {

@@ -98,8 +98,9 @@ function drawColorBar(viewer) {
   }
   context.putImageData(image, 0, 0);
   const unit = viewer.layer.unit ? ` / ${prettyUnit(viewer.layer.unit)}` : "";
-  $("#colorbar .title").textContent = viewer.layer.label + unit;
-  $("#colorbar .ticks").replaceChildren(...scale.ticks.map(([at, text]) =>
+  const { factor, label } = scaledAxis(viewer.layer.label + unit, scale.limit);
+  $("#colorbar .title").textContent = label;
+  $("#colorbar .ticks").replaceChildren(...scale.ticks(factor).map(([at, text]) =>
     element("span", { style: `left:${100 * at}%`, class: at === 0 ? "first" : at === 1 ? "last" : "" }, text)));
 }
 

@@ -19,6 +19,7 @@ const REAL_MASKS = {
   gain_loss_gy: "gain_loss_significant_mask", displacement_mm: "displacement_significant_mask",
   flow_mm: "gain_loss_significant_mask",
 };
+const DASH = [5, 3.5];
 const MAX_HEIGHT = 540; // of a plane, in CSS pixels
 
 function clamp(value, low, high) { return Math.min(high, Math.max(low, value)); }
@@ -48,14 +49,15 @@ class ColorScale {
     return 1;
   }
 
-  get ticks() {
+  // Places on the colour bar and what stands there, in units of `factor`.
+  ticks(factor) {
     if (this.kind === "gamma") return [[0, "0"], [0.25, "0.5"], [0.5, "1"], [1, `≥ ${format(this.limit, 2)}`]];
     if (this.kind === "diverging") {
-      const end = format(this.limit, 2);
+      const end = format(this.limit / factor, 2);
       return [[0, `≤ −${end}`], [0.5, "0"], [1, `≥ +${end}`]];
     }
-    const end = format(this.limit, 2);
-    return [[0, "0"], [0.5, format(this.limit / 2, 2)], [1, this.kind === "dose" ? end : `≥ ${end}`]];
+    const end = format(this.limit / factor, 2);
+    return [[0, "0"], [0.5, format(this.limit / factor / 2, 2)], [1, this.kind === "dose" ? end : `≥ ${end}`]];
   }
 }
 
@@ -235,34 +237,41 @@ class PlaneView {
     return mask ? this.slice(mask).map((v) => v >= 0.5) : this.slice(this.viewer.byKey.z).map((z) => Math.abs(z) >= REAL_Z);
   }
 
-  segments(layer, level) {
+  lines(layer, level) {
     const { axes } = this.viewer;
-    return contour(this.slice(layer), axes.centers[this.u], axes.centers[this.v], level);
+    return joined(contour(this.slice(layer), axes.centers[this.u], axes.centers[this.v], level));
   }
 
-  stroke(context, segments, color, width) {
+  // Lines without those that go around less than a few voxels of the slice.
+  large(lines) {
+    const { axes, outlineVoxels } = this.viewer;
+    const least = outlineVoxels * axes.pitch(this.u) * axes.pitch(this.v);
+    return lines.filter((line) => enclosed(line) >= least);
+  }
+
+  stroke(context, lines, color, width, dash = []) {
     context.beginPath();
-    for (const [from, to] of segments) {
-      context.moveTo(this.toX(from[0]), this.toY(from[1]));
-      context.lineTo(this.toX(to[0]), this.toY(to[1]));
+    for (const line of lines) {
+      line.forEach(([u, v], i) => context[i ? "lineTo" : "moveTo"](this.toX(u), this.toY(v)));
     }
-    context.lineCap = "round";
+    context.lineCap = dash.length ? "butt" : "round";
+    context.lineJoin = "round";
     context.strokeStyle = color;
     context.lineWidth = width;
+    context.setLineDash(dash);
     context.stroke();
+    context.setLineDash([]);
   }
 
-  // A contour is many short unordered segments, so a broken line is every second one of them.
   drawIsodoses(context, layer, broken) {
     const { percent, of } = this.viewer.isodoses;
     const labels = [];
     percent.forEach((p, i) => {
-      const segments = this.segments(layer, (p / 100) * of);
-      if (!segments.length) return;
-      const shown = broken ? segments.filter((_, s) => s % 2 === 0) : segments;
-      if (!broken) this.stroke(context, shown, "rgba(0,0,0,.55)", 2.6);
-      this.stroke(context, shown, ISODOSE_COLORS[i], 1.3);
-      labels.push([p, segments, ISODOSE_COLORS[i]]);
+      const lines = this.lines(layer, (p / 100) * of);
+      if (!lines.length) return;
+      if (!broken) this.stroke(context, lines, "rgba(0,0,0,.55)", 2.6);
+      this.stroke(context, lines, ISODOSE_COLORS[i], 1.3, broken ? DASH : []);
+      labels.push([p, lines.flat(), ISODOSE_COLORS[i]]);
     });
     return labels;
   }
@@ -273,11 +282,11 @@ class PlaneView {
     context.font = "600 10.5px system-ui, sans-serif";
     context.textAlign = "center";
     context.textBaseline = "middle";
-    labels.forEach(([percent, segments, color], i) => {
+    labels.forEach(([percent, points, color], i) => {
       const angle = (40 * i - 100) * (Math.PI / 180);
       const outward = ([x, y]) => x * Math.cos(angle) + y * Math.sin(angle);
-      const places = segments
-        .map(([from]) => [this.toX(from[0]), this.toY(from[1])])
+      const places = points
+        .map(([u, v]) => [this.toX(u), this.toY(v)])
         .filter(([x, y]) => x > 24 && x < this.width - 24 && y > 26 && y < this.height - 32)
         .sort((a, b) => outward(b) - outward(a));
       const place = places.find(([x, y]) => taken.every(([a, b]) => Math.abs(a - x) > 24 || Math.abs(b - y) > 13));
@@ -299,24 +308,24 @@ class PlaneView {
   drawStructures(context) {
     this.viewer.structures.forEach((layer, i) => {
       if (!this.viewer.shownStructures.has(layer.label)) return;
-      const segments = this.segments(layer, 0.5);
-      this.stroke(context, segments, "rgba(255,255,255,.75)", 2.6);
-      this.stroke(context, segments, this.viewer.structureColor(layer.label, i), 1.5);
+      const lines = this.lines(layer, 0.5);
+      this.stroke(context, lines, "rgba(255,255,255,.75)", 2.6);
+      this.stroke(context, lines, this.viewer.structureColor(layer.label, i), 1.5);
     });
   }
 
   drawSampling(context) {
-    const segments = this.segments(this.viewer.byKey.uncertainty_percent, this.viewer.lowSamplingPercent);
-    this.stroke(context, segments, "rgba(0,0,0,.6)", 2.6);
-    this.stroke(context, segments.filter((_, i) => i % 3 !== 2), "#ffffff", 1.2);
+    const lines = this.large(this.lines(this.viewer.byKey.uncertainty_percent, this.viewer.lowSamplingPercent));
+    this.stroke(context, lines, "rgba(0,0,0,.6)", 2.6);
+    this.stroke(context, lines, "#ffffff", 1.2, DASH);
   }
 
   // Poor sampling in broken lines, what is real in full ones.
   drawOutline(context, layer) {
-    const segments = this.segments(layer, 0.5);
-    const broken = layer.key === "low_sampling_mask";
-    this.stroke(context, segments, "rgba(0,0,0,.6)", 2.8);
-    this.stroke(context, broken ? segments.filter((_, i) => i % 3 !== 2) : segments, OUTLINE_COLORS[layer.key], 1.4);
+    const poor = layer.key === "low_sampling_mask";
+    const lines = poor ? this.large(this.lines(layer, 0.5)) : this.lines(layer, 0.5);
+    this.stroke(context, lines, "rgba(0,0,0,.6)", 2.8);
+    this.stroke(context, lines, OUTLINE_COLORS[layer.key], 1.4, poor ? DASH : []);
   }
 
   drawArrows(context, key, vectors) {
@@ -418,6 +427,7 @@ class Viewer {
     this.axes = new Axes(data.volumes.axes);
     this.isodoses = data.isodoses;
     this.lowSamplingPercent = data.lowSamplingPercent;
+    this.outlineVoxels = data.outlineVoxels;
     const layers = data.volumes.layers.map((packed) => new Layer(packed, this.axes));
     this.byKey = Object.fromEntries(layers.map((layer) => [layer.key, layer]));
     this.structures = layers.filter((layer) => layer.kind === "mask");

@@ -132,3 +132,48 @@ function contour(values, xs, ys, level) {
   }
   return segments;
 }
+
+// Segments joined end to end into lines of points; a closed line ends where it starts.
+function joined(segments) {
+  const name = (point) => `${point[0].toFixed(3)},${point[1].toFixed(3)}`;
+  const touching = new Map();
+  segments.forEach((segment, i) => {
+    for (const point of segment) {
+      const here = touching.get(name(point));
+      if (here) here.push(i);
+      else touching.set(name(point), [i]);
+    }
+  });
+  const used = new Uint8Array(segments.length);
+  const extend = (line) => {
+    for (;;) {
+      const end = name(line[line.length - 1]);
+      const next = touching.get(end).find((i) => !used[i]);
+      if (next === undefined) return line;
+      used[next] = 1;
+      const [from, to] = segments[next];
+      line.push(name(from) === end ? to : from);
+    }
+  };
+  const lines = [];
+  segments.forEach((segment, i) => {
+    if (used[i]) return;
+    used[i] = 1;
+    const forward = extend([...segment]);
+    lines.push(extend(forward.reverse()));
+  });
+  return lines;
+}
+
+// Area inside a closed line; for one that leaves the slice, that of a square with three sides as long.
+function enclosed(line) {
+  const [first, last] = [line[0], line[line.length - 1]];
+  if (Math.hypot(first[0] - last[0], first[1] - last[1]) > 1e-3) {
+    let length = 0;
+    for (let i = 1; i < line.length; i++) length += Math.hypot(line[i][0] - line[i - 1][0], line[i][1] - line[i - 1][1]);
+    return (length / 3) ** 2;
+  }
+  let twice = 0;
+  for (let i = 1; i < line.length; i++) twice += line[i - 1][0] * line[i][1] - line[i][0] * line[i - 1][1];
+  return Math.abs(twice) / 2;
+}

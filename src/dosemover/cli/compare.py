@@ -70,6 +70,13 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         help="run a Python file that registers metrics of your own (dosemover.comparison.register); may be "
         "given more than once",
     )
+    _add_gamma_options(group)
+    _add_transport_options(group)
+    _add_noise_options(group)
+
+
+def _add_gamma_options(group: Any) -> None:
+    """Options about gamma and its kin."""
     group.add_argument(
         "--gamma",
         type=options.criteria,
@@ -97,6 +104,10 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         help="leave out reference doses below this share of the prescription, or of the maximum where none "
         "is given (default: 10)",
     )
+
+
+def _add_transport_options(group: Any) -> None:
+    """Options about the Dose Mover's Distance and the flat norm."""
     group.add_argument(
         "--exchange",
         type=options.positive,
@@ -115,6 +126,10 @@ def _add_metric_options(parser: argparse.ArgumentParser) -> None:
         "--reach", type=options.positive, default=10.0, metavar="MM", help="flat norm: reach (default: 10)"
     )
     group.add_argument("--profile", action="store_true", help="add profiles over exchange length and reach")
+
+
+def _add_noise_options(group: Any) -> None:
+    """Options about draws of noise alone."""
     group.add_argument(
         "--null",
         type=options.draws,

@@ -123,69 +123,69 @@ def _box(shift_mm: float = 0.0, output: float = 1.0, background: float = 0.0) ->
 
 def self_tests() -> list[SelfTest]:
     """Every solver on a moved cube or on an output change, whichever has a closed form."""
+    return [_gamma_test(), *_shift_tests(), *_output_tests()]
+
+
+def _gamma_test() -> SelfTest:
+    """Gamma where every voxel uses exactly its tolerance."""
+    from dosemover import metrics
+
+    return SelfTest(
+        name="gamma 2 %/2 mm",
+        expected=1.0,
+        tolerance=1e-6,
+        compute=lambda: (
+            metrics.gamma_index(
+                reference=_box(background=1.0),
+                evaluated=_box(output=1 + _OUTPUT, background=1 + _OUTPUT),
+                dose_criterion_percent=100 * _OUTPUT,
+                distance_criterion_mm=2.0,
+            ).mean
+        ),
+        law="+2 % everywhere: gamma 1",
+    )
+
+
+def _shift_tests() -> list[SelfTest]:
+    """Solvers that read a rigid shift as its length."""
     from dosemover import metrics, transport
 
-    still, moved, louder = _box(), _box(_SHIFT_MM), _box(output=1 + _OUTPUT)
-    shift: dict[str, Any] = {"reference": still, "evaluated": moved}
-    change: dict[str, Any] = {"reference": still, "evaluated": louder}
-    length = 100.0
-    shift_law = "a rigid shift by 4 mm"
+    pair: dict[str, Any] = {"reference": _box(), "evaluated": _box(_SHIFT_MM)}
+    law = f"a rigid shift by {_SHIFT_MM:g} mm"
+    projected = _SHIFT_MM / math.sqrt(3)
+    solvers: tuple[tuple[str, float, float, Callable[[], float], str], ...] = (
+        ("best shift", _SHIFT_MM, 0.02, lambda: metrics.best_shift(**pair).length_mm, law),
+        ("W_1", _SHIFT_MM, 0.02, lambda: transport.wasserstein_1(**pair).value, law),
+        ("W_2", _SHIFT_MM, 0.02, lambda: transport.wasserstein_2(**pair).value, law),
+        ("axis W_2", _SHIFT_MM, 1e-6, lambda: transport.axis_w2(**pair).value, law),
+        ("EMD (voxel atoms)", _SHIFT_MM, 1e-6, lambda: transport.emd(**pair).value, law),
+        ("sliced W_2", projected, 1e-6, lambda: transport.sliced_w2(**pair).value, f"{law}, over sqrt(3)"),
+    )
     return [
-        SelfTest(
-            name="gamma 2 %/2 mm",
-            expected=1.0,
-            tolerance=1e-6,
-            compute=lambda: (
-                metrics.gamma_index(
-                    reference=_box(background=1.0),
-                    evaluated=_box(output=1 + _OUTPUT, background=1 + _OUTPUT),
-                    dose_criterion_percent=100 * _OUTPUT,
-                    distance_criterion_mm=2.0,
-                ).mean
-            ),
-            law="+2 % everywhere: gamma 1",
-        ),
-        SelfTest(
-            name="best shift",
-            expected=_SHIFT_MM,
-            tolerance=0.02,
-            compute=lambda: metrics.best_shift(**shift).length_mm,
-            law=shift_law,
-        ),
+        SelfTest(name=name, expected=expected, tolerance=tolerance, compute=compute, law=said)
+        for name, expected, tolerance, compute, said in solvers
+    ]
+
+
+def _output_tests() -> list[SelfTest]:
+    """Solvers that read a change of output."""
+    from dosemover import transport
+
+    pair: dict[str, Any] = {"reference": _box(), "evaluated": _box(output=1 + _OUTPUT)}
+    length, reach = 100.0, 10.0
+    return [
         SelfTest(
             name="Dose Mover's Distance",
             expected=2 * length * (math.sqrt(1 + _OUTPUT) - 1),
             tolerance=1e-4,
-            compute=lambda: transport.dose_movers_distance(**change, ambient_dose_percent=0.0).value,
+            compute=lambda: transport.dose_movers_distance(**pair, ambient_dose_percent=0.0).value,
             law="output +2 %: 2 L (sqrt(1.02) - 1)",
         ),
         SelfTest(
             name="flat norm",
-            expected=10.0 / 2 * _OUTPUT,
+            expected=reach / 2 * _OUTPUT,
             tolerance=0.01,
-            compute=lambda: transport.flat_norm(**change, reach_mm=10.0).value,
+            compute=lambda: transport.flat_norm(**pair, reach_mm=reach).value,
             law="output +2 %: R/2 times 0.02",
-        ),
-        SelfTest(
-            name="sliced W_2",
-            expected=_SHIFT_MM / math.sqrt(3),
-            tolerance=1e-6,
-            compute=lambda: transport.sliced_w2(**shift).value,
-            law="a rigid shift by 4 mm: 4 / sqrt(3)",
-        ),
-        *(
-            SelfTest(
-                name=label,
-                expected=_SHIFT_MM,
-                tolerance=tolerance,
-                compute=lambda name=name: getattr(transport, name)(**shift).value,
-                law=shift_law,
-            )
-            for label, name, tolerance in (
-                ("W_1", "wasserstein_1", 0.02),
-                ("W_2", "wasserstein_2", 0.02),
-                ("axis W_2", "axis_w2", 1e-6),
-                ("EMD (voxel atoms)", "emd", 1e-6),
-            )
         ),
     ]

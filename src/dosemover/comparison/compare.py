@@ -140,9 +140,7 @@ def compare(
         warnings.simplefilter("always")
         first = as_dose_map("reference", reference, spacing_mm=spacing_mm, origin_mm=origin_mm)
         second = as_dose_map("evaluated", evaluated, spacing_mm=spacing_mm, origin_mm=origin_mm)
-        _require_overlap(first, second)
-        for name, dose in (("reference", first), ("evaluated", second)):
-            check_noise(name, dose)
+        _check_pair(first, second)
         factor = scale_factor(
             reference=first, evaluated=second, scale=settings.scale, prescription_gy=prescription_gy
         )
@@ -154,16 +152,8 @@ def compare(
             settings=settings,
             progress=progress or no_progress,
         )
-        warn_about_maps(context, distances=any(one.name in wanted for one in families.DISTANCES))
-        results = with_significance(context, families.FAMILIES, wanted, _run_all(context, wanted))
-        results = with_regions(context, results)
-    used = inputs_used(
-        context.reference,
-        context.evaluated,
-        structures=structures,
-        density=density,
-        n_structures=len(context.structures),
-    )
+        results = _results(context, wanted)
+    used = inputs_used(context, structures=structures, density=density)
     return ComparisonResult(
         reference=replace(context.reference, structures=_on_grid(context)),
         evaluated=context.evaluated,
@@ -180,13 +170,22 @@ def compare(
     )
 
 
-def _require_overlap(reference: DoseMap, evaluated: DoseMap) -> None:
-    """Refuse maps whose boxes have nothing in common, naming both."""
+def _results(context: ComparisonContext, wanted: dict[str, frozenset[str]]) -> dict[str, MetricResult]:
+    """Every wanted metric with its floor and its share of low sampling; warnings about the maps first."""
+    warn_about_maps(context, distances=any(one.name in wanted for one in families.DISTANCES))
+    results = with_significance(context, families.FAMILIES, wanted, _run_all(context, wanted))
+    return with_regions(context, results)
+
+
+def _check_pair(reference: DoseMap, evaluated: DoseMap) -> None:
+    """Refuse maps whose boxes have nothing in common, naming both, and noise that is not theirs."""
     try:
         require_overlap(reference.grid, evaluated.grid)
     except GridMismatchError as error:
         names = f"{reference.name or 'the reference'} and {evaluated.name or 'the evaluated map'}"
         raise GridMismatchError(f"{names}: {error}") from error
+    for name, dose in (("reference", reference), ("evaluated", evaluated)):
+        check_noise(name, dose)
 
 
 def _own_warnings(caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:

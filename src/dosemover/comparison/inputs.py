@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.settings import Scale
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
@@ -72,17 +73,14 @@ def uncertainty_of_batches(batches_gy: NDArray[Any]) -> NDArray[np.float64]:
     return np.sqrt(squares / (n * (n - 1)))
 
 
-def inputs_used(
-    reference: DoseMap, evaluated: DoseMap, *, structures: Any, density: Any, n_structures: int
-) -> dict[str, str]:
+def inputs_used(context: ComparisonContext, *, structures: Any, density: Any) -> dict[str, str]:
     """Which files, beside the two maps, a comparison rests on: base names, for its settings.
 
     Parameters
     ----------
-    reference, evaluated : DoseMap
+    context : ComparisonContext
     structures, density : path, object or None
         As passed to `compare`.
-    n_structures : int
 
     Returns
     -------
@@ -90,8 +88,9 @@ def inputs_used(
         "structures", "density", "reference_uncertainty", "reference_batches" and so on, those there are.
     """
     used: dict[str, str] = {}
-    if n_structures:
-        used["structures"] = f"{n_structures} from {_origin(structures, reference)}"
+    reference, evaluated = context.reference, context.evaluated
+    if context.structures:
+        used["structures"] = f"{len(context.structures)} from {_origin(structures, reference)}"
     if reference.density_g_per_cm3 is not None:
         used["density"] = reference.source.get("density") or _origin(density, reference)
     for side, dose in (("reference", reference), ("evaluated", evaluated)):

@@ -59,11 +59,13 @@ class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.urls, self.ids, self.words = [], [], [], [], []
+        self.joins = False  # a word goes on after a place where it may be broken
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        if tag not in ("meta", "link", "input", "br", "rect"):
+        self.joins = self.joins or tag == "wbr"
+        if tag not in ("meta", "link", "input", "br", "wbr", "rect"):
             self.open.append(tag)
         for name, value in attrs:
             if name in ("src", "href"):
@@ -80,7 +82,9 @@ class Tags(HTMLParser):
 
     def handle_data(self, data):
         if not self.open or self.open[-1] not in ("script", "style"):
-            self.words.append(data)
+            joined = self.words.pop() if self.joins else ""
+            self.words.append(joined + data)
+            self.joins = False
 
     @property
     def text(self):
@@ -97,7 +101,7 @@ def test_the_page_is_well_formed_and_points_nowhere(html):
     assert page.open == []
     assert all(url.startswith(("#", "data:")) for url in page.urls)
     assert len(page.ids) == len(set(page.ids))
-    assert not re.search(r"@import|url\((?!data:)", html)
+    assert not re.search(r"@import|url\((?!data:|#)", html)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +343,29 @@ def test_numbers_read_as_people_write_them():
     ]
     assert percent(99.9999) == "99.99"
     assert [p_value(p) for p in (0.0004, 0.04, 0.5, None)] == ["p < 0.001", "p = 0.040", "p = 0.50", "–"]
+
+
+def test_one_reason_for_every_missing_floor_stands_once():
+    reason = "no floor: neither map says how noisy it is"
+    metrics = {
+        key: MetricResult(key=key, value=1.0, unit="mm", settings={"significance": reason})
+        for key in ("w1_mm", "w2_mm")
+    }
+    html = render_report(make_result(**SMALL, uncertainty=False, metrics=metrics))
+    assert html.count("neither map says how noisy it is") == 1
+    mixed = metrics | {"w1_mm": MetricResult(key="w1_mm", value=1.0, unit="mm", floor=0.5, z=3.0)}
+    rows = {row["key"]: row for row in verdict_rows(make_result(**SMALL, metrics=mixed))}
+    assert rows["w2_mm"]["evidence"] == "neither map says how noisy it is"
+    assert rows["w1_mm"]["evidence"] == "z = 3.00"
+
+
+def test_volume_outside_the_grid_has_a_column_where_there_is_some(small):
+    def columns(outside):
+        values = {"outside_cc": {"reference": outside, "evaluated": 0.0}}
+        return dvh_table(replace(small, structures={"PTV": values}))["columns"]
+
+    assert columns(0.0) == []
+    assert columns(1.5) == ["outside / cm³"]
 
 
 def test_the_median_stands_once_in_the_dvh_table(small):

@@ -112,6 +112,7 @@ def context(result: ComparisonResult) -> dict[str, Any]:
         "groups": tables.metric_groups(result),
         "n_missing": len(missing),
         "outline_voxels": OUTLINE_VOXELS,
+        "common_reason": tables.common_reason(result),
         "significant_p": SIGNIFICANT_P,
         "significant_z": SIGNIFICANT_Z,
         "dvh": tables.dvh_table(result),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from dosemover.report.formatting import (
     public_text,
     quantity,
     raised,
+    unbroken,
 )
 from dosemover.report.sentences import GAMMA_RATE, explain, is_significant, rank
 from dosemover.report.texts import GROUPS
@@ -42,17 +43,22 @@ def verdict_rows(result: ComparisonResult) -> list[dict[str, Any]]:
         keys = [key for key in (*HEADLINES[:1], *DMD_PARTS, *HEADLINES[1:]) if key in result.metrics]
         keys += _first_gamma_rates(result)
     keys = sorted(dict.fromkeys(keys), key=rank)
-    return [_row(result.metrics[key], identifiers=result.identifiers) for key in keys]
+    return _rows(result, keys)
 
 
 def metric_groups(result: ComparisonResult) -> list[dict[str, Any]]:
     """Every metric that the verdict table leaves out: per group its heading and one row per metric."""
     shown = {row["key"] for row in verdict_rows(result)}
     rows: dict[str, list[dict[str, Any]]] = {group: [] for group in GROUPS}
-    for metric in sorted(result.metrics.values(), key=lambda metric: rank(metric.key)):
-        if metric.key not in shown:
-            rows[explain(metric).group].append(_row(metric, identifiers=result.identifiers))
+    for row in _rows(result, sorted(result.metrics.keys() - shown, key=rank)):
+        rows[explain(result.metrics[row["key"]]).group].append(row)
     return [{"heading": GROUPS[group], "key": group, "rows": found} for group, found in rows.items() if found]
+
+
+def _rows(result: ComparisonResult, keys: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows of some metrics."""
+    hidden = common_reason(result)
+    return [_row(result.metrics[key], identifiers=result.identifiers, hidden_reason=hidden) for key in keys]
 
 
 def _first_gamma_rates(result: ComparisonResult) -> list[str]:
@@ -60,8 +66,14 @@ def _first_gamma_rates(result: ComparisonResult) -> list[str]:
     return [key for key in result.metrics if GAMMA_RATE.fullmatch(key)][:2]
 
 
-def _row(metric: MetricResult, *, identifiers: bool) -> dict[str, Any]:
-    """One metric as the table prints it."""
+def common_reason(result: ComparisonResult) -> str:
+    """Why no metric has a noise floor, where one reason holds for all that have a value; else empty."""
+    reasons = {metric.missing_floor for metric in result.metrics.values() if is_number(metric.value)}
+    return reasons.pop() if len(reasons) == 1 else ""
+
+
+def _row(metric: MetricResult, *, identifiers: bool, hidden_reason: str) -> dict[str, Any]:
+    """One metric as the table prints it, without the reason for a missing floor that is said above it."""
     text = explain(metric)
     known = is_number(metric.value)
     status = metric.status if identifiers else public_text(metric.status)
@@ -74,10 +86,10 @@ def _row(metric: MetricResult, *, identifiers: bool) -> dict[str, Any]:
         "share": _share(metric) if known else "",
         "floor": _floor(metric),
         "floor_note": _floor_note(metric),
-        "evidence": _evidence(metric),
+        "evidence": "" if hidden_reason and metric.missing_floor == hidden_reason else _evidence(metric),
         "significant": is_significant(metric) if known else None,
-        "means": text.means if known else "",
-        "blind": text.blind,
+        "means": unbroken(text.means) if known else "",
+        "blind": unbroken(text.blind),
         "status": "" if status == "ok" else status or "no reason was given",
         "seconds": number(metric.seconds, 2) if metric.seconds else "",
     }
@@ -172,8 +184,7 @@ def headlines(result: ComparisonResult) -> list[dict[str, Any]]:
     """The few rows of the verdict table that the first screen shows large."""
     keys = [key for key in HEADLINES if key in result.metrics]
     keys += _first_gamma_rates(result)
-    rows = [_row(result.metrics[key], identifiers=result.identifiers) for key in keys]
-    return [row for row in rows if row["value"] is not None]
+    return [row for row in _rows(result, keys) if row["value"] is not None]
 
 
 def map_name(dose: DoseMap, fallback: str) -> str:
@@ -256,6 +267,8 @@ def dvh_table(result: ComparisonResult) -> dict[str, Any]:
         columns += [key for key in values if key not in columns]
     if "d50_gy" in columns:
         columns = [key for key in columns if key != "median_gy"]  # the same number
+    if not any(_any_value(values.get("outside_cc")) for values in result.structures.values()):
+        columns = [key for key in columns if key != "outside_cc"]
     rows = []
     for name, values in result.structures.items():
         cells = []
@@ -271,6 +284,11 @@ def dvh_table(result: ComparisonResult) -> dict[str, Any]:
             )
         rows.append({"name": name, "cells": cells})
     return {"columns": [dvh_name(key) for key in columns], "rows": rows}
+
+
+def _any_value(pair: Mapping[str, float | None] | None) -> bool:
+    """Whether a DVH quantity is anything but 0 in one of the maps."""
+    return any((pair or {}).values())
 
 
 def region_table(result: ComparisonResult) -> dict[str, Any]:

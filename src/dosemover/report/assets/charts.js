@@ -121,8 +121,23 @@ function drawChart(host, spec) {
   for (const mark of spec.marks || []) {
     svg.append(svgElement("line", { x1: sx(mark), x2: sx(mark), y1: pad.top, y2: height - pad.bottom, class: "mark" }));
   }
-  for (const series of spec.series) svg.append(drawSeries(series, sx, sy));
+  const inside = svgElement("g", { "clip-path": `url(#${clip(svg, pad, width, height)})` });
+  for (const series of spec.series) inside.append(drawSeries(series, sx, sy));
+  svg.append(inside);
   host.replaceChildren(svg);
+}
+
+let clips = 0;
+
+// Name of a clip path that keeps curves between the axes, a line's width of slack included.
+function clip(svg, pad, width, height) {
+  const id = `plot-${++clips}`;
+  const path = svgElement("clipPath", { id });
+  path.append(svgElement("rect", {
+    x: pad.left - 1, y: pad.top - 1, width: width - pad.left - pad.right + 2, height: height - pad.top - pad.bottom + 2,
+  }));
+  svg.append(path);
+  return id;
 }
 
 function tickText(tick) { return String(Number(tick.toPrecision(6))).replace("-", "−"); }

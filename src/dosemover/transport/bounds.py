@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.grid import Grid
-from dosemover.transport import lower_kernels, upper_kernels
+from dosemover.transport import lower_kernels, shape_kernels, upper_kernels
 from dosemover.transport.multigrid import Multigrid, conjugate_gradients
 from dosemover.transport.settlement import settle_by_cells
 from dosemover.transport.slabs import dot, each_slab
@@ -295,7 +295,7 @@ def _window(space: SplineSpace, bounds: list[NDArray[np.float32]], largest: floa
     scratch = np.empty_like(slope)
 
     def dilated(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        each_slab(lower_kernels.dilate, x.shape[0], x.size, x, scratch)
+        each_slab(shape_kernels.dilate, x.shape[0], x.size, x, scratch)
         return scratch
 
     spans = _spans(space.grid, _LARGEST_WINDOW)
@@ -372,7 +372,7 @@ def half_step_lower_bounds(
     rows = _by_rows(bezier[2])
     bounds = [np.empty(shape, np.float32) for _ in range(4)]
     each_slab(
-        lower_kernels.shape_bounds,
+        shape_kernels.shape_bounds,
         shape[0],
         c.size,
         c,

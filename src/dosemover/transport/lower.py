@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.transport.bounds import half_step_lower_bounds
-from dosemover.transport.lower_kernels import dilate
 from dosemover.transport.monge_ampere import middle_densities, midpoint_newton
+from dosemover.transport.shape_kernels import dilate
 from dosemover.transport.slabs import each_slab
 from dosemover.transport.spline import SplineSpace, solve_potential
 

@@ -220,6 +220,25 @@ def test_a_directory_as_report_and_a_file_as_directory_are_refused(pair, tmp_pat
     assert "is a file" in one_line(capsys)
 
 
+@pytest.mark.parametrize("option", ["--report", "--json"])
+def test_an_output_never_overwrites_an_input(pair, capsys, option):
+    assert main(["compare", *pair, option, pair[1]]) == 2
+    assert f"{option} {pair[1]} would overwrite {pair[1]}, which is read" in one_line(capsys)
+
+
+def test_two_outputs_never_share_a_file(pair, tmp_path, capsys):
+    name = str(tmp_path / "out.html")
+    assert main(["compare", *pair, "--report", name, "--json", name]) == 2
+    assert "would overwrite what --report writes" in one_line(capsys)
+
+
+def test_quiet_silences_the_table_and_no_warning(pair, capsys):
+    assert main(["compare", *pair, "--metrics", "mass", "--quiet", "--scale", "0.01"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("warning: the integral of the evaluated map is 0.0")
+
+
 def test_info_shows_grid_and_maximum(pair, capsys):
     assert main(["info", pair[0]]) == 0
     out = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,14 +158,14 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         help="exit with 1 where a metric is outside a limit; may be given more than once",
     )
     group.add_argument("--identifiers", action="store_true", help="let patient identifiers into outputs")
-    group.add_argument("--quiet", action="store_true", help="no table, no progress")
+    group.add_argument("--quiet", action="store_true", help="no table, no progress; warnings stay")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, print, write, and judge."""
     from dosemover.cli.outputs import check_targets
 
-    check_targets(arguments.report, arguments.json, arguments.save_maps)
+    check_targets(arguments.report, arguments.json, arguments.save_maps, inputs=_files(arguments))
     if arguments.plugin:
         from dosemover.comparison.register import run_plugin
 
@@ -180,7 +181,7 @@ def publish(result: ComparisonResult, arguments: argparse.Namespace) -> int:
     from dosemover.cli.table import print_result
 
     for warning in result.warnings:
-        say(f"warning: {warning}", quiet=arguments.quiet)
+        say(f"warning: {warning}", quiet=False)
     if arguments.json and arguments.json != "-":
         write_text(arguments.json, result.to_json() + "\n")
     if arguments.save_maps:
@@ -195,6 +196,16 @@ def publish(result: ComparisonResult, arguments: argparse.Namespace) -> int:
     for verdict in verdicts:
         say(f"dosemover: outside the limit {verdict}", quiet=False)
     return 1 if verdicts else 0
+
+
+def _files(arguments: argparse.Namespace) -> list[str]:
+    """Every file that is read, as far as the command line names it."""
+    names = [arguments.structures, arguments.density, *arguments.plugin]
+    for side in ("reference", "evaluated"):
+        whole = getattr(arguments, side)
+        names += [whole, *whole.split("+"), getattr(arguments, f"{side}_uncertainty")]
+        names += glob.glob(getattr(arguments, f"{side}_batches") or "")
+    return [name for name in names if name]
 
 
 def _compare(arguments: argparse.Namespace) -> ComparisonResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,18 @@ if TYPE_CHECKING:
     from dosemover.comparison.result import ComparisonResult, FieldMap
 
 
-def check_targets(report: str | None, json_file: str | None, directory: str | None) -> None:
-    """Refuse outputs that cannot be written before anything is computed."""
+def check_targets(
+    report: str | None, json_file: str | None, directory: str | None, *, inputs: Sequence[str] = ()
+) -> None:
+    """Refuse outputs that cannot be written or would overwrite an input or each other, before the work."""
+    taken = {Path(name).resolve(): f"{name}, which is read" for name in inputs}
     for option, name in (("--report", report), ("--json", json_file)):
         if name is None or (option == "--json" and name == "-"):
             continue
         path = Path(name)
+        if path.resolve() in taken:
+            raise InputError(f"{option} {name} would overwrite {taken[path.resolve()]}. Name another file.")
+        taken[path.resolve()] = f"what {option} writes"
         if path.is_dir():
             raise InputError(f"{option} {name}: is a directory. Pass the name of a file.")
         _check_folder(option, name, path.parent)

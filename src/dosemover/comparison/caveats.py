@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.inputs import uncertainty_of_batches
+from dosemover.comparison.sentence import short
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, GridMismatchError, InputError, StatisticalWarning
 from dosemover.transport.measure import measure_pair
@@ -90,8 +91,8 @@ def _check_batches(name: str, dose: DoseMap, batches: NDArray[Any]) -> None:
     )
     warnings.warn(
         f"the mean of the {len(batches)} batches of the {name} map is not the map: they differ by "
-        f"{100 * share:.2g} % (RMS), {times:.2g} times the uncertainty that the batches give, {cause} Values "
-        "come from the map, noise floors and p values from the batches. Pass the batches of this map, or "
+        f"{short(100 * share)} % (RMS), {short(times)} times the uncertainty that the batches give, {cause} "
+        "Values come from the map, noise floors and p values from the batches. Pass the batches of this map, or "
         "their mean as the map.",
         StatisticalWarning,
         stacklevel=4,
@@ -138,15 +139,15 @@ def warn_about_maximum(reference: DoseMap) -> None:
     if relative <= _KNOWN_WELL:
         return
     z, y, x = (float(c[i]) for c, i in zip(reference.grid.centers_mm, index, strict=True))
-    known = dose[(uncertainty <= _KNOWN_WELL * dose) & (dose > 0)]
+    known = float(np.max(dose, where=uncertainty <= _KNOWN_WELL * dose, initial=0.0))
     better = (
-        f"the highest dose known to {100 * _KNOWN_WELL:g} % is {float(known.max()):.4g} Gy"
-        if known.size
-        else f"no voxel is known to {100 * _KNOWN_WELL:g} %"
+        f"the highest dose known to {100 * _KNOWN_WELL:g} % is {known:.4g} Gy"
+        if known > 0.5 * dose[index]
+        else f"no voxel above half the maximum is known to {100 * _KNOWN_WELL:g} %"
     )
     warnings.warn(
         f"the reference maximum, {dose[index]:.4g} Gy at (x, y, z) = ({x:.4g}, {y:.4g}, {z:.4g}) mm, is one "
-        f"voxel known to {100 * relative:.2g} % only. Dose thresholds, percentages and the ambient dose "
+        f"voxel known to {short(100 * relative)} % only. Dose thresholds, percentages and the ambient dose "
         f"refer to it. Pass a dose that is known, best the prescription (--prescription GY): {better}.",
         StatisticalWarning,
         stacklevel=3,

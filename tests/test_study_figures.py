@@ -36,6 +36,10 @@ def with_metrics(**changed: tuple[float, float, float, float]) -> StudyAnalysis:
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_every_figure_is_drawn(analysis, name):
+    if name == "detection_fine":
+        cases = {"lung": {"voxel_mm": [5, 5, 5]}, "water": {"voxel_mm": [2, 2, 3]}}
+        analysis = StudyAnalysis(analysis.table, provenance={"settings": {"cases": cases}})
+        assert (analysis.main_case, analysis.finest_case) == ("lung", "water")
     with style():
         figure = DRAWINGS[name].draw(analysis)
         figure.canvas.draw()
@@ -175,13 +179,17 @@ def test_a_shift_that_gamma_rejects_refutes_the_claim():
     assert findings.shift_passes_gamma(with_metrics()).verdict == "shown"
     found = findings.shift_passes_gamma(with_metrics(**{rate: (100.0, -20.0, 0.3, -0.5)}))
     assert found.verdict == "refuted"
-    assert found.numbers["water, shift 1 mm"] == pytest.approx(79.5, abs=0.5)
+    assert found.numbers["water, shift 1 mm, 1 % noise"] == pytest.approx(79.5, abs=0.5)
 
 
 def test_changes_beyond_two_plain_numbers_are_named():
     blind = {"center_shift_mm": (0.0, 0.0, 0.02, 0.03), "mass_ratio": (1.0, 0.0, 0.001, 0.0)}
     found = findings.small_changes(with_metrics(**blind))
-    assert any(text.startswith("shift 1 mm (water) at 1, 2, 5") for text in found.numbers["beyond"])
+    assert "shift 1 mm (water)" in found.numbers["beyond"]
+    named = [
+        one for one in findings.beyond_two_numbers(with_metrics(**blind)) if one.text == "shift 1 mm (water)"
+    ]
+    assert [one.noise for one in named] == [10.0]
     assert findings.small_changes(with_metrics(**{"dmd_mm": (0.0, 0.0, 0.1, 0.0)})).numbers["beyond"] == []
 
 

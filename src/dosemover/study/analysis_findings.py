@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +51,14 @@ def small_changes(analysis: StudyAnalysis) -> Finding:
             )
         if small:
             listed = "; ".join(
-                f"{text}: {', '.join(f'{label(m)} {number(100 * power)} %' for m, power in by.items())}"
+                f"{text}: {', '.join(f'{label(m)} {100 * power:.0f} %' for m, power in by.items())}"
                 for text, by in powers.items()
             )
-            sentences.append(f"Power at 5 % false alarms under {noise:g} % noise. {listed}.")
+            sentences.append(f"Power to find {name} at 5 % false alarms under {noise:g} % noise. {listed}.")
         sentences += _needed(analysis, words, name)
-    beyond = _beyond_two_numbers(analysis)
-    if beyond:
-        sentences.append(
-            f"The DMD or its moved part finds with a power of at least {POWER_WANTED:g}, and neither the "
-            f"center of dose nor the mass ratio with more than {_BLIND_POWER:g}: {'; '.join(beyond)}."
-        )
+    found = beyond_two_numbers(analysis)
+    beyond = [one.text for one in found]
+    sentences += _beyond(found)
     claim = "there are changes that DMD sees and these two do not"
     if numbers:
         parts.append(part(f"{claim}, under simulated noise", [bool(beyond)]))
@@ -132,24 +129,41 @@ _BLIND_POWER = 0.25
 """Power up to which a metric is said not to see a change."""
 
 
-def _beyond_two_numbers(analysis: StudyAnalysis) -> list[str]:
-    """Changes that the DMD or its moved part finds under simulated noise, and two plain numbers do not."""
-    found: dict[str, list[tuple[float, str]]] = {}
-    for one in conditions(analysis, ""):
+def beyond_two_numbers(analysis: StudyAnalysis) -> list[Condition]:
+    """Changes that the DMD or its moved part finds under simulated noise, and two plain numbers do not.
+
+    Of each change the condition with the most noise at which that is so.
+    """
+    found: dict[str, Condition] = {}
+    for one in conditions(analysis, ""):  # in the order of their noise
         if one.case not in analysis.cases or not {"dmd_mm", *_PLAIN} <= one.by.keys():
             continue
-        ours = {m: one.by[m].power.value for m in ("dmd_mm", "dmd_moved_mm") if m in one.by}
-        others = {m: one.by[m].power.value for m in _PLAIN}
-        if max(ours.values()) >= POWER_WANTED and max(others.values()) <= _BLIND_POWER:
-            powers = ", ".join(f"{label(m)} {number(100 * p)} %" for m, p in (ours | others).items())
-            found.setdefault(one.text, []).append((one.noise, powers))
-    return [
-        f"{text} at {', '.join(f'{noise:g}' for noise, _ in sorted(seen))} % noise (at "
-        f"{max(seen)[0]:g} %: {max(seen)[1]})"
-        for text, seen in found.items()
+        ours = max(one.by[m].power.value for m in _OURS if m in one.by)
+        others = max(one.by[m].power.value for m in _PLAIN)
+        if ours >= POWER_WANTED and others <= _BLIND_POWER:
+            found[one.text] = one
+    return list(found.values())
+
+
+def _beyond(found: Sequence[Condition]) -> list[str]:
+    """The same in words, with what the other metrics make of these changes."""
+    if not found:
+        return []
+    sentences = [
+        f"Under simulated noise the DMD or its moved part finds {len(found)} changes with a power of at "
+        f"least {100 * POWER_WANTED:g} % that neither the center of dose nor the mass ratio finds with more "
+        f"than {100 * _BLIND_POWER:g} %: "
+        f"{'; '.join(f'{one.text} at {one.noise:g} % noise' for one in found)}."
     ]
+    counts = {
+        m: sum(m in one.by and one.by[m].power.value >= POWER_WANTED for one in found)
+        for m in (*_OURS, "kr_mm", "rmse_gy", "best_shift_mm")
+    }
+    listed = ", ".join(f"{label(m)} {n}" for m, n in counts.items())
+    return [*sentences, f"How many of these {len(found)} each metric finds with that power: {listed}."]
 
 
+_OURS = ("dmd_mm", "dmd_moved_mm")
 _PLAIN = ("center_shift_mm", "mass_ratio")
 """The two plain numbers that say where the dose is and how much."""
 
@@ -176,16 +190,16 @@ def _white(findings: Mapping[str, Any]) -> _White:
             unit = name.rsplit(" ", 1)[1]
             plain = "center_shift_mm" if unit == "mm" else "mass_ratio"
             seen |= {(unit, m): [abs(z[m] or 0) > BLIND_Z] for m in ("dmd_mm", plain)}
-            listed.append(f"{name}: " + ", ".join(f"{number(v)} ({label(m)})" for m, v in z.items()))
+            listed.append(f"{name}: " + ", ".join(f"{_z(v)} ({label(m)})" for m, v in z.items()))
         elif (z["dmd_mm"] or 0) > BLIND_Z and all(
             abs(z[m] or 0) < BLIND_Z for m in ("center_shift_mm", "mass_ratio")
         ):
             blind.append(
-                f"{name} (z = {number(z['dmd_mm'])} against {number(z['center_shift_mm'])} and "
-                f"{number(z['mass_ratio'])})"
+                f"{name} (z = {_z(z['dmd_mm'])} against {_z(z['center_shift_mm'])} and {_z(z['mass_ratio'])})"
             )
     sentences = [
-        f"White noise of {found['noise_percent']:g} % as a contrast, z of " + "; ".join(listed) + "."
+        f"White noise of {found['noise_percent']:g} % as a contrast, z (distance of the reading from the "
+        "floor in standard deviations of the floor) of " + "; ".join(listed) + "."
     ]
     if blind:
         sentences.append(
@@ -194,6 +208,11 @@ def _white(findings: Mapping[str, Any]) -> _White:
             + "."
         )
     return _White(seen=seen, blind=blind, sentences=sentences)
+
+
+def _z(value: float | None) -> str:
+    """A distance from the floor in its standard deviations, to one decimal."""
+    return "–" if value is None else f"{value + 0.0:.1f}".replace("-0.0", "0.0").replace("-", "−")
 
 
 def output_blindness(analysis: StudyAnalysis) -> Finding:

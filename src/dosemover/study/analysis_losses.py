@@ -173,17 +173,17 @@ def _summary(analysis: StudyAnalysis) -> Iterator[str]:
     rows = race_rows(analysis)
     if not rows:
         return
-    for outcome, text in (
-        ("loses", "the DMD surely loses"),
-        ("wins", "it surely wins"),
-        ("no difference", "neither is sure"),
-    ):
-        found = [race.text for race in rows if race.outcome == outcome]
-        if found:
-            yield (
-                f"Detection, mean AUC over the noise levels, DMD against the best metric of voxels: {text} "
-                f"in {len(found)} of {len(rows)} ({'; '.join(found)})."
-            )
+    lost, won = ([race.text for race in rows if race.outcome == outcome] for outcome in ("loses", "wins"))
+    yield (
+        "Detection, mean AUC over the noise levels: the DMD surely loses against the best metric of voxels "
+        f"in {len(lost)} of {len(rows)} changes{_listed(lost)} and surely wins in {len(won)}{_listed(won)}; "
+        f"in {len(rows) - len(lost) - len(won)} the study cannot tell."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in parentheses, nothing where there are none."""
+    return f" ({'; '.join(names)})" if names else ""
 
 
 def _bath(analysis: StudyAnalysis, numbers: dict[str, Any]) -> tuple[list[bool], list[str]]:

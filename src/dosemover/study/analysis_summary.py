@@ -92,9 +92,28 @@ class StudyAnalysis:
         told = self.provenance.get("settings", {}).get("cases", {}).get(case, {}).get("voxel_mm")
         return float(np.max(told)) if told is not None else math.nan
 
+    @cached_property
+    def finest_case(self) -> str:
+        """The simulated case with the smallest voxels, the main one where their size is not known."""
+        return min(
+            self.cases,
+            key=lambda case: (
+                width if math.isfinite(width := self.voxel_mm(case)) else math.inf,
+                case != self.main_case,
+            ),
+        )
+
     def changes_of(self, case: str) -> list[str]:
         """Changes of a case."""
-        return sorted({c.change for c in self.table.select(case=case) if c.change != NO_CHANGE})
+        return self._changes.get(case, [])
+
+    @cached_property
+    def _changes(self) -> dict[str, list[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for c in self.table.cells:
+            if c.change != NO_CHANGE:
+                found[c.case].add(c.change)
+        return {case: sorted(changes) for case, changes in found.items()}
 
     @cached_property
     def detections(self) -> list[Detection]:
@@ -180,16 +199,22 @@ class Condition:
     @property
     def text(self) -> str:
         """The condition in words."""
+        return f"{self.change_text} ({pretty(self.case)})"
+
+    @property
+    def change_text(self) -> str:
+        """The change in words."""
         unit = next(iter(self.by.values())).cell.magnitude_unit
-        return f"{pretty(self.change)} {self.size:g} {unit} ({pretty(self.case)})"
+        return f"{pretty(self.change)} {self.size:g} {unit}".strip()
 
 
 def conditions(analysis: StudyAnalysis, *words: str) -> list[Condition]:
     """Conditions of the changes that are called so, in every case, white noise too."""
+    called = {case: set(matching(analysis.changes_of(case), *words)) for case in analysis.table.cases}
     return [
         Condition(case=case, change=change, size=size, noise=noise, by=by)
         for (case, change, size, noise), by in sorted(analysis.by_condition.items())
-        if change in matching(analysis.changes_of(case), *words)
+        if change in called[case]
     ]
 
 

@@ -82,13 +82,12 @@ _COSTED = (
 )
 _TRACKED = (
     "dmd_mm",
-    "moment_dmd_mm",
-    "w2_mm",
+    "dmd_moved_mm",
     "kr_mm",
     "center_shift_mm",
+    "best_shift_mm",
     "mass_ratio",
     "rmse_gy",
-    "best_shift_mm",
     "gamma_2_2_global_passing_rate_percent",
 )
 
@@ -180,7 +179,7 @@ def figure_responses(analysis: StudyAnalysis) -> Figure | None:
         return None
     figure, grid = new_figure(len(metrics), len(rows), height=1.25 * len(metrics) + 0.6, sharex="col")
     studied = {c.noise_percent for c in analysis.table.select(case=case, noise_in="both") if c.change in rows}
-    levels = _spread_out(sorted(studied), 5)
+    levels = _spread_out(sorted(studied), 6)
     from matplotlib import colormaps
 
     colors = colormaps["viridis"](np.linspace(0.0, 0.85, len(levels)))
@@ -278,9 +277,16 @@ def figure_detection(analysis: StudyAnalysis) -> Figure | None:
     return _auc_map(analysis, [analysis.main_case])
 
 
+def figure_detection_fine(analysis: StudyAnalysis) -> Figure | None:
+    """AUC of every metric for every change on the finest grid."""
+    case = analysis.finest_case
+    return None if case == analysis.main_case else _auc_map(analysis, [case])
+
+
 def figure_detection_others(analysis: StudyAnalysis) -> Figure | None:
     """AUC of every metric for every change of the other simulated cases."""
-    return _auc_map(analysis, [case for case in analysis.cases if case != analysis.main_case])
+    shown = (analysis.main_case, analysis.finest_case)
+    return _auc_map(analysis, [case for case in analysis.cases if case not in shown])
 
 
 def _auc_map(analysis: StudyAnalysis, cases: list[str]) -> Figure | None:
@@ -312,35 +318,38 @@ def _auc_map(analysis: StudyAnalysis, cases: list[str]) -> Figure | None:
     for tick, metric in zip(axes.get_yticklabels(), analysis.metrics, strict=True):
         tick.set_color(FAMILY_COLORS[group_of(metric)])
     axes.tick_params(labelsize=6.6)
+    if len(cases) == 1:
+        axes.set_title(pretty(cases[0]))
     figure.colorbar(image, ax=axes, label=f"AUC at {noise:g} % noise", shrink=0.6, pad=0.01, aspect=30)
     return figure
 
 
 def figure_smallest(analysis: StudyAnalysis) -> Figure | None:
-    """The smallest shift and output change that metrics find in the main case, over noise."""
-    case = analysis.main_case
-    names = [
-        found[0]
-        for words in (("shift",), ("output", "scale"))
-        if (found := matching(analysis.changes_of(case), *words))
-    ]
-    names = [name for name in names if _sizes(analysis, case, name)[1:]]
+    """The smallest shift and output change that metrics find over noise: main case, then finest grid."""
     metrics = [m for m in _TRACKED if m in analysis.metrics]
-    if not names or not metrics:
+    panels = [
+        (case, found[0])
+        for case in dict.fromkeys((analysis.main_case, analysis.finest_case))
+        for words in (("shift",), ("output", "scale"))
+        if (found := matching(analysis.changes_of(case), *words)) and _sizes(analysis, case, found[0])[1:]
+    ]
+    if not panels or not metrics:
         return None
-    figure, grid = new_figure(1, len(names), height=3.4)
-    for axes, change in zip(grid[0], names, strict=True):
-        _tracks(axes, analysis, change, metrics)
+    rows = math.ceil(len(panels) / 2)
+    figure, grid = new_figure(rows, min(len(panels), 2), height=2.7 * rows + 0.5)
+    for axes, (case, change) in zip(grid.flat, panels, strict=False):
+        _tracks(axes, analysis, case, change, metrics)
         axes.set_title(f"{pretty(case)}: {pretty(change)}")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=CYCLE[i], marker=MARKERS[i], label=label(m)) for i, m in enumerate(metrics)
     ]
-    handles.append(
-        Line2D([], [], color=INK, marker="^", mfc="white", linestyle="", label="not found in the range")
-    )
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    for marker, fill, name in (("^", "white", "not found in the range"), ("v", INK, "smallest size found")):
+        handles.append(Line2D([], [], color=INK, marker=marker, mfc=fill, linestyle="", label=name))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
 
@@ -349,15 +358,15 @@ def _sizes(analysis: StudyAnalysis, case: str, change: str) -> list[float]:
     return sorted({c.magnitude for c in analysis.table.select(case=case, change=change)})
 
 
-def _tracks(axes: Axes, analysis: StudyAnalysis, change: str, metrics: list[str]) -> None:
+def _tracks(axes: Axes, analysis: StudyAnalysis, case: str, change: str, metrics: list[str]) -> None:
     """Smallest detectable size of one change over noise, one line a metric, with its interval."""
-    sizes = _sizes(analysis, analysis.main_case, change)
-    unit = analysis.table.select(case=analysis.main_case, change=change)[0].magnitude_unit
+    sizes = _sizes(analysis, case, change)
+    unit = analysis.table.select(case=case, change=change)[0].magnitude_unit
     for i, metric in enumerate(metrics):
         points = [
             (noise * 1.03 ** (i - len(metrics) / 2), one)
             for noise in analysis.table.noise_levels
-            if (one := analysis.smallest.get((analysis.main_case, change, metric, noise))) is not None
+            if (one := analysis.smallest.get((case, change, metric, noise))) is not None
             and one.studied[0] < one.studied[1]
         ]
         if not points:
@@ -376,7 +385,8 @@ def _tracks(axes: Axes, analysis: StudyAnalysis, change: str, metrics: list[str]
         axes.plot(x[sure], y[sure], "v", color=CYCLE[i], markersize=3)
         axes.plot(x[lost], y[lost] * (1.14 + 0.12 * i), "^", color=CYCLE[i], mfc="white")
     axes.set(xscale="log", yscale="log", xlabel="noise / %", ylabel=f"smallest found / {unit}")
-    log_ticks(axes.xaxis, analysis.table.noise_levels)
+    studied = {c.noise_percent for c in analysis.table.select(case=case, change=change, noise_in="both")}
+    log_ticks(axes.xaxis, sorted(studied))
     log_ticks(axes.yaxis, sizes)
 
 
@@ -427,7 +437,7 @@ def _free_height(placed: list[tuple[float, float]], x: float, y: float, step: fl
     for k in range(60):
         for sign in (-1, 1):
             candidate = y + sign * k * step / 2
-            if all(abs(candidate - other) >= step or abs(x - at) > 0.75 for at, other in placed):
+            if all(abs(candidate - other) >= step or abs(x - at) > 1.1 for at, other in placed):
                 return candidate
     return y
 

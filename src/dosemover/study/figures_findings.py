@@ -54,7 +54,7 @@ def figure_white(analysis: StudyAnalysis) -> Figure | None:
         limits=(0, 1),
         cmap=colors,
         norm=BoundaryNorm([0, 1, 2, 3, 5, 10, 30, 100, 300, 1000], 256, extend="both"),
-        text=lambda v: f"{v:.1f}".replace("-", "−") if abs(v) < 10 else f"{v:.0f}",
+        text=lambda v: f"{v:.1f}".replace("-0.0", "0.0").replace("-", "−") if abs(v) < 10 else f"{v:.0f}",
     )
     figure.colorbar(image, ax=grid[0, 0], label=f"z at {found['noise_percent']:g} % white noise", shrink=0.8)
     return figure

@@ -73,6 +73,11 @@ DRAWINGS: dict[str, Drawing] = {
         "(ochre), space (orange), transport (blue), moments (green).",
         alt="Table of AUC for every metric and change in the main case",
     ),
+    "detection_fine": Drawing(
+        draw=figures.figure_detection_fine,
+        caption="The same for the simulated case with the smallest voxels.",
+        alt="Table of AUC for every metric and change on the finest grid",
+    ),
     "detection_others": Drawing(
         draw=figures.figure_detection_others,
         caption="The same for the other simulated cases.",
@@ -81,9 +86,9 @@ DRAWINGS: dict[str, Drawing] = {
     "smallest": Drawing(
         draw=figures.figure_smallest,
         caption="Smallest shift and output change that a metric finds with a power of 80 % at 5 % false "
-        "alarms, with 95 % intervals. Triangles pointing down: the smallest size studied is found "
-        "already.",
-        alt="Smallest detectable change over noise for nine metrics",
+        "alarms, with 95 % intervals, in the main case and on the finest grid. Triangles pointing down: the "
+        "smallest size studied is found already.",
+        alt="Smallest detectable change over noise for eight metrics",
     ),
     "histories": Drawing(
         draw=figures_findings.figure_histories,

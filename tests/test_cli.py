@@ -141,6 +141,11 @@ def one_line(capsys):
     return lines[0]
 
 
+def test_the_start_of_a_metric_name_names_those_that_begin_with_it(pair, capsys):
+    assert main(["compare", *pair, "--metrics", "kf"]) == 2
+    assert "Did you mean kf_fraction_percent, kf_shift_sigma?" in one_line(capsys)
+
+
 def test_unknown_metric_names_the_nearest(pair, capsys):
     assert main(["compare", *pair, "--metrics", "mas_ratio"]) == 2
     assert "mass_ratio" in one_line(capsys)

@@ -39,6 +39,20 @@ def test_two_maps_show_every_level_and_the_interval(maps, capsys):
     assert "no noise known" in " ".join(shown.split())
 
 
+def test_no_number_of_the_table_is_cut_where_noise_is_known(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    rng = np.random.default_rng(3)
+    paths = []
+    for name in ("a", "b"):
+        batches = rng.uniform(0.8, 1.2, (6, 12, 12, 12)).astype(np.float32)
+        paths.append(str(tmp_path / f"{name}.npz"))
+        np.savez(paths[-1], batches_gy=batches, spacing_mm=(2.0, 2.0, 2.0))
+    assert main(["moments", *paths, "--no-bounds"]) == 0
+    shown = capsys.readouterr().out
+    assert "noise alone" in shown
+    assert "…" not in shown
+
+
 def test_json_holds_levels_and_bounds(maps, capsys):
     assert main(["moments", *maps, "--order", "1", "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)

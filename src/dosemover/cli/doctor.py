@@ -55,10 +55,11 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print versions and self-tests; 1 where a solver misses its closed form."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from dosemover.cli.outputs import output_console
+
+    console = output_console()
     about = Table(box=None, show_header=False, pad_edge=False)
     for key, value in _machine().items():
         about.add_row(f"[bold]{key}[/]", value)

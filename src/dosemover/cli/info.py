@@ -30,9 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(json.dumps(described, indent=2, default=str))
         return 0
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from dosemover.cli.outputs import output_console
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
@@ -40,12 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
     for key, value in described.items():
         empty = "uneven" if key == "spacing_mm" else ""
         table.add_row(key, escape(_text(value, empty)))
-    Console(highlight=False).print(table)
+    output_console().print(table)
     return 0
 
 
 def _text(value: Any, empty: str = "") -> str:
     """One value of the table, with numbers short, and a word for what there is not."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):

@@ -151,9 +151,9 @@ def _write_json(target: str, content: dict[str, Any]) -> None:
 
 def _print(described: list[dict[str, Any]], levels: MomentLevels | None, bounds: W2Bounds | None) -> None:
     """Tables for people."""
-    from rich.console import Console
+    from dosemover.cli.outputs import output_console
 
-    console = Console(highlight=False)
+    console = output_console()
     _print_maps(console, described)
     if levels is not None:
         _print_levels(console, levels, bounds)
@@ -183,15 +183,11 @@ def _print_levels(console: Console, levels: MomentLevels, bounds: W2Bounds | Non
 
     known = any(level.floor_mm is not None for level in levels.levels)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("level")
-    table.add_column("distance", no_wrap=True)
-    table.add_column("mm", justify="right")
-    for title in ("noise alone", "sd", "p") if known else ():
-        table.add_column(title, justify="right")
-    table.add_column("interval", justify="right")
-    table.add_column("s", justify="right")
-    if known:
-        table.add_column("", style="dim", overflow="fold")
+    table.add_column("", no_wrap=True)
+    table.add_column("distance", overflow="fold")
+    for title in ("mm", *(("noise alone", "sd", "p") if known else ()), "interval", "s"):
+        table.add_column(title, justify="right", no_wrap=True)
+    notes = []
     for level in levels.levels:
         title = _TITLES.get(level.key) or f"moment-SoS of order {level.settings['order']}"
         if "degree" in level.settings:
@@ -202,9 +198,13 @@ def _print_levels(console: Console, levels: MomentLevels, bounds: W2Bounds | Non
             floor += f" ± {number(level.floor_sd_mm, 2)}" if level.floor_sd_mm else ""
             row += [floor, number(level.sd_mm, 2), number(level.p, 2)]
         row += [_interval(level, bounds), f"{level.seconds:.2g}"]
-        table.add_row(*row, *([level.status.removeprefix("ok")] if known else []))
+        table.add_row(*row)
+        if known and level.status != "ok":
+            notes.append(f"{title}: {level.status.removeprefix('ok; ')}")
     console.print()
     console.print(table)
+    for note in notes:
+        console.print(f"[dim]{note}[/]", soft_wrap=True)
     note = "" if known else f"; {levels.levels[0].status}"
     sides = (
         f"{name} {low:.5g} to {high:.5g}"

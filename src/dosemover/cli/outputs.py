@@ -11,8 +11,21 @@ from dosemover.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from rich.console import Console
 
     from dosemover.comparison.result import ComparisonResult, FieldMap
+
+
+_FILE_WIDTH = 140
+"""Width of tables in characters where they do not go to a terminal."""
+
+
+def output_console() -> Console:
+    """Console of standard output: as wide as the terminal, or wide where it goes to a file or pipe."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_FILE_WIDTH)
 
 
 def check_targets(

@@ -153,10 +153,11 @@ def _write_until(rule: StoppingRule, directory: Path) -> Path:
 
 def _print(result: SimulationResult) -> None:
     """Summary and limits."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from dosemover.cli.outputs import output_console
+
+    console = output_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

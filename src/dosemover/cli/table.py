@@ -9,14 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dosemover.cli.outputs import output_console
 from dosemover.dose import DoseMap
 
 if TYPE_CHECKING:
     from dosemover.comparison.result import ComparisonResult, MetricResult
-
-
-_FILE_WIDTH = 140
-"""Width of the table in characters where it does not go to a terminal."""
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -29,9 +26,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def print_result(result: ComparisonResult) -> None:
     """Print maps, verdict, metrics, notes and DVH values."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_FILE_WIDTH)
+    console = output_console()
     _print_maps(console, result)
     console.print(_metric_table(result))
     _print_notes(console, result)

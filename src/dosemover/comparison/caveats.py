@@ -92,8 +92,8 @@ def _check_batches(name: str, dose: DoseMap, batches: NDArray[Any]) -> None:
     warnings.warn(
         f"the mean of the {len(batches)} batches of the {name} map is not the map: they differ by "
         f"{short(100 * share)} % (RMS), {short(times)} times the uncertainty that the batches give, {cause} "
-        "Values come from the map, noise floors and p values from the batches. Pass the batches of this map, or "
-        "their mean as the map.",
+        "Values come from the map, noise floors and p values from the batches. Pass the batches of this map, "
+        "or their mean as the map.",
         StatisticalWarning,
         stacklevel=4,
     )

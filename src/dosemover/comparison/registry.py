@@ -122,7 +122,8 @@ def _unknown(name: str, families: Sequence[Family], settings: CompareSettings) -
     """Message for a metric name that nobody knows."""
     known = ["default", "fast", "all"]
     known += [key for family in families for key in (family.name, *family.keys(settings))]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = [other for other in known if name and other.startswith(name)][:3]
+    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."
     return f"`metrics` names {name!r}, which is no metric under these settings. {hint}"
 

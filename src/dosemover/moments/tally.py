@@ -430,8 +430,9 @@ class MomentConsumer:
     -----
     *Definition*: each deposit weighs its energy, so that the tally is that of energy imparted; in a
     phantom of one density it is the dose's up to a factor. It agrees with the tally of the simulated
-    map to the voxel size: a map spreads each deposit over its voxel, which takes about the share
-    k (k + 1) / 6 (h / w)^2 from a moment of degree k along an axis, h and w the widths of voxel and box,
+    map to the voxel size: a map spreads each deposit over its voxel, so that the streamed moment of a
+    basis function phi exceeds the map's by the sum over axes of h^2 / 12 int d_i phi d_i f, f the
+    density of energy and h the voxel width (their covariance within a voxel, to second order),
     beside the noise of where in their voxels the deposits lay. *Cost*: no memory per deposit.
     """
 

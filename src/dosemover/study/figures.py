@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -402,22 +403,23 @@ def figure_cost(analysis: StudyAnalysis) -> Figure | None:
         return None
     figure, grid = new_figure(height=4.2)
     axes = grid[0, 0]
-    placed: list[tuple[float, float]] = []
-    step = max(max(p[1] for p in points) - min(p[1] for p in points), 0.1) / 30
+    spread = max(max(p[1] for p in points) - min(p[1] for p in points), 0.1)
+    step = spread / 26
+    placed = [_Box(x=math.log10(max(s, 1e-6)) - 0.04, width=0.08, y=auc) for s, auc, _ in points]
     for seconds, auc, metric in sorted(points, key=lambda p: -p[1]):
         color = FAMILY_COLORS[group_of(metric)]
         axes.plot(seconds, auc, "o", color=color)
-        y = _free_height(placed, math.log10(max(seconds, 1e-6)), auc, step)
-        placed.append((math.log10(max(seconds, 1e-6)), y))
+        box = _free(placed, math.log10(max(seconds, 1e-6)) + 0.05, 0.043 * len(label(metric)), auc, step)
+        placed.append(box)
         axes.annotate(
             label(metric),
             (seconds, auc),
-            xytext=(seconds * 1.12, y),
+            xytext=(10**box.x, box.y),
             fontsize=6.6,
             color=color,
             va="center",
             arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.4}
-            if abs(y - auc) > 0.004
+            if abs(box.y - auc) > 0.3 * step
             else None,
         )
     axes.set(
@@ -432,14 +434,26 @@ def figure_cost(analysis: StudyAnalysis) -> Figure | None:
     return figure
 
 
-def _free_height(placed: list[tuple[float, float]], x: float, y: float, step: float) -> float:
-    """A height for a label that lies on no other one."""
-    for k in range(60):
-        for sign in (-1, 1):
-            candidate = y + sign * k * step / 2
-            if all(abs(candidate - other) >= step or abs(x - at) > 1.1 for at, other in placed):
-                return candidate
-    return y
+@dataclass(frozen=True, kw_only=True)
+class _Box:
+    """Where a label or a marker lies: left end and width in decades, height in the units of the axis."""
+
+    x: float
+    width: float
+    y: float
+
+
+def _free(placed: list[_Box], x: float, width: float, y: float, step: float) -> _Box:
+    """A place near a point for a label that lies on no marker and no other label."""
+    for k in range(80):
+        for sign in (1, -1):
+            box = _Box(x=x + (0.06 if k else 0.0), width=width, y=y + sign * k * step / 4)
+            if all(
+                abs(box.y - other.y) >= step or box.x > other.x + other.width or other.x > box.x + box.width
+                for other in placed
+            ):
+                return box
+    return _Box(x=x, width=width, y=y)
 
 
 def figure_bias(analysis: StudyAnalysis) -> Figure | None:

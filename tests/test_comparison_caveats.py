@@ -78,7 +78,7 @@ def test_batches_of_another_run_are_told_as_that():
     warning = said(plain(), stranger)
     assert "the mean of the 10 batches of the evaluated map is not the map" in warning
     assert "1.4 times the uncertainty" in warning
-    assert "those of another run?" in warning
+    assert "are they of another run, or only some of its batches?" in warning
 
 
 def test_batches_of_another_map_are_told_as_that():

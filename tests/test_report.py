@@ -333,6 +333,23 @@ def test_settings_are_rows_of_words_and_never_json():
     assert not set("".join(rows.values())) & set('[]{}"')
 
 
+def test_a_number_stays_on_the_line_of_its_power_and_its_unit():
+    assert " " not in unbroken("4.85 × 10⁻¹¹ Gy")
+
+
+def test_rows_of_one_kind_keep_the_order_of_the_result(small):
+    rows = [row["key"] for group in metric_groups(small) for row in group["rows"]]
+    rates = [key for key in small.metrics if key.endswith("_passing_rate_percent") and key in rows]
+    assert [key for key in rows if key in rates and key.startswith("gamma_")] == [
+        key for key in rates if key.startswith("gamma_")
+    ]
+
+
+def test_bounds_that_meet_read_exact():
+    metric = MetricResult(key="axis_w2_mm", value=0.25, unit="mm", lower=0.25, upper=0.25)
+    assert verdict_rows(make_result(**SMALL, metrics={"axis_w2_mm": metric}))[0]["interval"] == "exact"
+
+
 def test_numbers_read_as_people_write_them():
     assert [number(v) for v in (1234567.0, 1.2e-5, -0.5, 0.0, float("nan"))] == [
         "1.23 × 10⁶",

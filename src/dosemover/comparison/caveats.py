@@ -85,7 +85,7 @@ def _check_batches(name: str, dose: DoseMap, batches: NDArray[Any]) -> None:
     noise = float(np.sqrt(np.sum(uncertainty_of_batches(batches) ** 2)))
     times = difference / noise if noise > 0 else np.inf
     cause = (
-        "as much as two runs differ by their noise: are they those of another run?"
+        "as much as two runs differ by their noise: are they of another run, or only some of its batches?"
         if times <= _WITHIN_NOISE
         else "more than noise makes: they are those of another map."
     )

@@ -138,7 +138,8 @@ def unbroken(text: str) -> str:
     >>> unbroken("moved by 0.8 mm, in all").split(" ")[2]
     '0.8\xa0mm,'
     """
-    return re.sub(r"(?<=\d) (?=(?:mm|Gy|%)(?!\w))", "\N{NO-BREAK SPACE}", text)
+    text = text.replace(" × 10", "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10")
+    return re.sub(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=(?:mm|Gy|%)(?!\w))", "\N{NO-BREAK SPACE}", text)
 
 
 def base_name(path: str) -> str:

@@ -50,7 +50,8 @@ def metric_groups(result: ComparisonResult) -> list[dict[str, Any]]:
     """Every metric that the verdict table leaves out: per group its heading and one row per metric."""
     shown = {row["key"] for row in verdict_rows(result)}
     rows: dict[str, list[dict[str, Any]]] = {group: [] for group in GROUPS}
-    for row in _rows(result, sorted(result.metrics.keys() - shown, key=rank)):
+    others = [key for key in result.metrics if key not in shown]
+    for row in _rows(result, sorted(others, key=rank)):
         rows[explain(result.metrics[row["key"]]).group].append(row)
     return [{"heading": GROUPS[group], "key": group, "rows": found} for group, found in rows.items() if found]
 
@@ -99,6 +100,8 @@ def _interval(metric: MetricResult) -> str:
     """Certified bounds as text; a side that is not certified reads "not certified"."""
     if not is_number(metric.lower) and not is_number(metric.upper):
         return ""
+    if metric.lower == metric.upper:
+        return "exact"
     unit = f" {pretty_unit(metric.unit)}" if metric.unit else ""
     if not is_number(metric.upper):
         return f"≥ {number(metric.lower, 4)}{unit}"

@@ -55,31 +55,32 @@ class Alignment:
     first: tuple[int, int, int]
 
     def at_reference(self, values: NDArray[Any], grid: Grid) -> NDArray[Any]:
-        """Values [..., z, y, x] at the voxels that those of ``grid`` were moved to; nearest outside."""
-        return self._taken(values, grid, self.steps)
-
-    def at_evaluated(self, values: NDArray[Any], grid: Grid) -> NDArray[Any]:
-        """Values [..., z, y, x] at the voxels of ``grid`` themselves; nearest outside."""
-        return self._taken(values, grid, (0, 0, 0))
-
-    def _taken(self, values: NDArray[Any], grid: Grid, steps: tuple[int, int, int]) -> NDArray[Any]:
-        """Values at the voxels of ``grid`` moved by ``steps``."""
+        """Values [..., z, y, x] at the voxels that the given pair's were moved to; nearest outside."""
         index = [
             np.clip(np.arange(n) + k - low, 0, m - 1)
-            for n, k, low, m in zip(grid.shape, steps, self.first, self.pair.grid.shape, strict=True)
+            for n, k, low, m in zip(grid.shape, self.steps, self.first, self.pair.grid.shape, strict=True)
         ]
         return values[(..., *np.ix_(*index))]
 
+    def at_evaluated(self, values: NDArray[Any], grid: Grid) -> NDArray[Any]:
+        """Values [..., z, y, x] at the voxels of a grid that the pair was cut from; nearest outside."""
+        index = [
+            np.clip(np.searchsorted(own, (edges[1:] + edges[:-1]) / 2) - 1, 0, own.size - 2)
+            for own, edges in zip(self.pair.grid.edges_mm, grid.edges_mm, strict=True)
+        ]
+        return values[(..., *np.ix_(*index))]
 
-def aligned(pair: MeasurePair, *, whole: bool = False) -> Alignment:
-    """Move the reference density by whole voxels towards the evaluated one, where they match better then.
+    def squared_way(self, grid: Grid) -> NDArray[np.float64]:
+        """Mean over each voxel of ``grid`` of the squared distance to the pair's box [mm2]: 0 inside."""
+        z, y, x = (
+            _mean_square(edges, box[0], box[-1])
+            for edges, box in zip(grid.edges_mm, self.pair.grid.edges_mm, strict=True)
+        )
+        return z[:, None, None] + y[:, None] + x
 
-    Parameters
-    ----------
-    pair : MeasurePair
-        Of equal masses.
-    whole : bool
-        Keep every voxel of the pair's grid in the box, also those without dose.
+
+def aligned(pair: MeasurePair) -> Alignment:
+    """Move the reference density of a pair of equal masses by whole voxels, where they match better then.
 
     Notes
     -----
@@ -88,13 +89,20 @@ def aligned(pair: MeasurePair, *, whole: bool = False) -> Alignment:
     """
     steps = _steps(pair)
     if any(steps):
-        moved = _moved(pair, steps, whole)
+        moved = _moved(pair, steps)
         before, exposed_before = _unmatched(pair)
         after, exposed_after = _unmatched(moved.pair)
         if after < _WORTH_MOVING * before and exposed_after <= max(exposed_before, _WORTH_EXPOSING):
             return moved
     still = (0, 0, 0)
     return Alignment(pair=pair, shift_mm=np.zeros(3), gained=0.0, steps=still, first=still)
+
+
+def _mean_square(edges: NDArray[Any], low: float, high: float) -> NDArray[np.float64]:
+    """Mean over each voxel of an axis of the squared distance to the interval from low to high."""
+    way = np.maximum(np.maximum(low - edges, edges - high), 0.0)
+    first, last = way[:-1], way[1:]
+    return (first * first + first * last + last * last) / 3
 
 
 def _unmatched(pair: MeasurePair) -> tuple[float, float]:
@@ -132,10 +140,9 @@ def _support(density: NDArray[np.float64]) -> list[tuple[int, int]]:
     return ends
 
 
-def _moved(pair: MeasurePair, steps: tuple[int, int, int], whole: bool) -> Alignment:
+def _moved(pair: MeasurePair, steps: tuple[int, int, int]) -> Alignment:
     """The pair on the box that holds the moved reference and the evaluated density."""
-    of_a = _support(pair.a)
-    of_b = [(0, n) for n in pair.a.shape] if whole else _support(pair.b)
+    of_a, of_b = _support(pair.a), _support(pair.b)
     box = [
         (min(low + k, start), max(high + k, stop))
         for (low, high), (start, stop), k in zip(of_a, of_b, steps, strict=True)

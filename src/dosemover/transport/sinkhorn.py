@@ -34,14 +34,14 @@ def _bytes_per_voxel(reference: DoseMap, evaluated: DoseMap, blur: float) -> int
 
 
 def _divergence(
-    whole: MeasurePair, settings: Settings, progress: Progress, *, potentials: bool = False
+    whole: MeasurePair, settings: Settings, progress: Progress, *, derivative: bool = False
 ) -> Outcome:
     """Solve for the normalised maps; unbalanced, the evaluated one keeps its mass over the reference's."""
     pair = whole.normalized()
     if settings.reach_mm is not None:
         pair = replace(pair, b=pair.b * whole.mass_ratio)
     with workers() as pool:
-        outputs = middles_of(whole.grid) if potentials else None
+        outputs = middles_of(whole.grid) if derivative else None
         return solve(pair, outputs, pool=pool, settings=settings, progress=progress)
 
 
@@ -157,7 +157,8 @@ def sinkhorn_gradient(
     r"""Sinkhorn divergence (the square of `sinkhorn_divergence`) and its derivative with respect to the dose.
 
     By the envelope theorem, with potentials g_ab of b against a and g_bb of b against itself at cost |x-y|^2:
-    ``d S / d b = (g_ab - g_bb - its mean under b) / |b|``, at each voxel's middle; unbalanced,
+    ``d S / d b = (g_ab - g_bb - its mean under b) / |b|``, at each voxel's middle, or
+    shared between the nodes as its mass is; unbalanced,
     ``(rho + eps) (exp(-g_bb/rho) - exp(-g_ab/rho)) / |a_ref|``, rho = 2 reach^2, eps = 2 blur^2.
 
     Parameters
@@ -174,7 +175,8 @@ def sinkhorn_gradient(
 
     Notes
     -----
-    *Limits*: exact where the blur is under two voxels; else to second order in the distance of the nodes.
+    *Limits*: outside the box that holds all dose, where one more voxel of dose would move the nodes, of the
+    potentials continued there.
     """
     settings = Settings(
         blur_mm=blur_mm, reach_mm=reach_mm, tolerance=tolerance, max_iterations=max_iterations
@@ -188,17 +190,15 @@ def sinkhorn_gradient(
         bytes_per_voxel=_bytes_per_voxel(reference, evaluated, blur_mm),
         consequence=None if reach_mm is None else _UNBALANCED,
     )
-    outcome = _divergence(whole, settings, no_progress, potentials=True)
-    p, volume = outcome.potentials, whole.grid.voxel_volume_mm3
-    assert p is not None
+    outcome = _divergence(whole, settings, no_progress, derivative=True)
+    volume = whole.grid.voxel_volume_mm3
+    assert outcome.slope is not None
+    slope = 2 * outcome.slope
     if reach_mm is None:
-        potential = 2 * (p.ba - p.bb)
-        mean = float(np.sum(potential * whole.b * volume)) / whole.evaluated_mass
-        slope = (potential - mean) / whole.evaluated_mass
+        mean = float(np.sum(slope * whole.b * volume)) / whole.evaluated_mass
+        slope = (slope - mean) / whole.evaluated_mass
     else:
-        rho = reach_mm**2
-        change = np.exp(-p.bb / rho) * -np.expm1((p.bb - p.ba) / rho)
-        slope = 2 * (rho + blur_mm**2) * change / whole.reference_mass
+        slope /= whole.reference_mass
     gradient = to_evaluated_dose(
         slope * volume, reference=reference, evaluated=evaluated, mask=mask, weight=weight
     )

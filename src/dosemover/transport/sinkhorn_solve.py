@@ -28,17 +28,27 @@ _MEMORY = 6
 
 @dataclass(kw_only=True, eq=False)
 class Level:
-    """Both measures as atoms at the centres of a grid's voxels, masses in units of the reference's."""
+    """Both measures as atoms at the centres of a grid's voxels, masses in units of the reference's.
+
+    ``sharing`` holds what shared the voxels' masses between the centres along each axis, where it was shared.
+    """
 
     a: NDArray[np.float64]
     b: NDArray[np.float64]
     centers: Centers
+    sharing: list[csr_array | None]
     log_a: NDArray[np.float64] = field(init=False)
     log_b: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         with np.errstate(divide="ignore"):
             self.log_a, self.log_b = np.log(self.a), np.log(self.b)
+
+    def at_voxels(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Derivatives with respect to the voxels' masses from those with respect to the atoms'."""
+        for axis, matrix in enumerate(self.sharing):
+            values = values if matrix is None else _along(matrix.T.tocsr(), values, axis)
+        return values
 
 
 @dataclass(kw_only=True, eq=False)
@@ -68,16 +78,18 @@ def _shared(points: NDArray[Any], nodes: NDArray[Any]) -> csr_array:
 
 def _level(a: NDArray[Any], b: NDArray[Any], grid: Grid, width: float) -> Level:
     """Atoms at the voxels' middles, or shared between nodes ``width`` apart where that is fewer."""
-    centers = []
+    centers: list[NDArray[np.float64]] = []
+    sharing: list[csr_array | None] = []
     for axis, middles in enumerate(middles_of(grid)):
-        nodes = middles
+        nodes, matrix = middles, None
         n = int(np.ceil((middles[-1] - middles[0]) / width)) + 1
         if n < middles.size and n > 1:
             nodes = np.linspace(middles[0], middles[-1], n)
             matrix = _shared(middles, nodes)
             a, b = (_along(matrix, m, axis) for m in (a, b))
         centers.append(nodes)
-    return Level(a=a, b=b, centers=(centers[0], centers[1], centers[2]))
+        sharing.append(matrix)
+    return Level(a=a, b=b, centers=(centers[0], centers[1], centers[2]), sharing=sharing)
 
 
 def _along(matrix: csr_array, values: NDArray[Any], axis: int) -> NDArray[np.float64]:
@@ -123,15 +135,37 @@ class Solver:
         change_b = np.exp(-p.bb / rho) * -np.expm1((p.bb - p.ba) / rho)
         return (rho + sigma**2 / 2) * float(np.sum(a * change_a) + np.sum(b * change_b))
 
+    def slope(self, p: Potentials, sigma: float) -> NDArray[np.float64]:
+        """Derivative of S with respect to b [mm^2]; balanced, up to a constant."""
+        if self.reach is None:
+            return p.ba - p.bb
+        rho = self.reach**2
+        return (rho + sigma**2) * np.exp(-p.bb / rho) * -np.expm1((p.bb - p.ba) / rho)
+
+    def slope_at(
+        self, outputs: Centers, p: Potentials, level: Level, grid: Grid, sigma: float
+    ) -> NDArray[np.float64]:
+        """The same at the voxels of a grid with the middles ``outputs``, which ``grid`` is a part of.
+
+        Inside, of the number itself: of atoms shared between the nodes. Around it, where there is no dose,
+        of potentials continued there.
+        """
+        found = self.slope(self.step(p, level, outputs, sigma), sigma)
+        inside = tuple(
+            slice(start, start + n)
+            for start, n in zip(
+                (int(np.searchsorted(o, m[0])) for o, m in zip(outputs, middles_of(grid), strict=True)),
+                grid.shape,
+                strict=True,
+            )
+        )
+        found[inside] = level.at_voxels(self.slope(p, sigma))
+        return found
+
 
 def _average(p: Potentials, q: Potentials) -> Potentials:
     """Mean of old and new potentials."""
     return Potentials(ab=(p.ab + q.ab) / 2, ba=(p.ba + q.ba) / 2, aa=(p.aa + q.aa) / 2, bb=(p.bb + q.bb) / 2)
-
-
-def _own_terms(p: Potentials, level: Level) -> float:
-    """Sum of the potentials of both measures against themselves: it settles sooner than the divergence."""
-    return float(np.sum(level.a * p.aa) + np.sum(level.b * p.bb))
 
 
 def _blurs(blur: float, extent: float) -> list[float]:
@@ -176,9 +210,8 @@ class Anderson:
         return fixed
 
 
-def _rest(values: list[float]) -> float:
+def _remaining(changes: NDArray[np.float64]) -> float:
     """What further steps would add: the largest of the last changes, at the rate at which they fall."""
-    changes = np.abs(np.diff(values))
     if changes.size < 6:
         return np.inf
     last, before = float(changes[-3:].max()), float(changes[-6:-3].max())
@@ -212,14 +245,78 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """Potentials at the last blur and how the iteration ended."""
+    """The divergence, its derivative with respect to b where it is asked for, and how the iteration ended."""
 
-    potentials: Potentials | None
+    slope: NDArray[np.float64] | None
     divergence: float
     n_iterations: int
     rest: float
     converged: bool
     interrupted: bool
+
+
+@dataclass(kw_only=True, eq=False)
+class _Watch:
+    """Judges when the divergence stands, and the potentials where derivatives are asked for.
+
+    The divergence is stationary in the potentials: it stands while they are known to its root only.
+    """
+
+    tolerance: float
+    floor: float
+    derivatives: bool
+    values: list[float] = field(default_factory=list)
+    settled: bool = False
+    _own: float = np.inf
+    _steps: list[float] = field(default_factory=list)
+    _spread: float = 0.0
+
+    def note(self, value: float, level: Level, old: Potentials, new: Potentials) -> None:
+        """Take the divergence after a step, and the potentials before and after it."""
+        self.values.append(value)
+        last, self._own = self._own, float(np.sum(level.a * new.aa) + np.sum(level.b * new.bb))
+        settled = abs(self._own - last) <= _SETTLED * self.tolerance * abs(value)
+        if self.derivatives:
+            own = max(_size(level.a, new.aa - old.aa), _size(level.b, new.bb - old.bb))
+            self._spread = self.tolerance * _size(level.b, new.ba - new.bb) + self.floor
+            self._steps.append(max(own, _size(level.b, new.ba - old.ba)))
+            settled &= own <= _SETTLED * self._spread
+        self.settled |= settled
+
+    @property
+    def rest(self) -> float:
+        """What the divergence may still change by [mm^2]."""
+        return _remaining(np.abs(np.diff(self.values)))
+
+    @property
+    def converged(self) -> bool:
+        """Whether what is asked for stands."""
+        if self.derivatives and _remaining(np.array(self._steps)) > self._spread:
+            return False
+        return len(self.values) > 0 and self.rest <= self.tolerance * abs(self.values[-1]) + self.floor
+
+
+def _size(masses: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """Root mean square under a measure."""
+    return float(np.sqrt(np.vdot(masses, np.square(values)) / masses.sum()))
+
+
+def _annealed(
+    pair: MeasurePair, blurs: list[float], solver: Solver, progress: Progress
+) -> tuple[Potentials, Level]:
+    """Potentials for the last blur from all wider ones, on ever finer nodes."""
+    a, b = pair.a * pair.grid.voxel_volume_mm3, pair.b * pair.grid.voxel_volume_mm3
+    level = _level(a, b, pair.grid, blurs[0] / 2)
+    zeros = np.zeros(level.a.shape)
+    p = solver.step(Potentials(ab=zeros, ba=zeros, aa=zeros, bb=zeros), level, level.centers, blurs[0])
+    for i, sigma in enumerate(blurs[:-1]):
+        p = _average(p, solver.step(p, level, level.centers, sigma))
+        finer = _level(a, b, pair.grid, blurs[i + 1] / 2)
+        if finer.a.shape != level.a.shape:
+            p = solver.step(p, level, finer.centers, sigma)
+            level = finer
+        progress("Sinkhorn divergence", i / len(blurs) / 2)
+    return p, level
 
 
 def solve(
@@ -232,48 +329,34 @@ def solve(
 ) -> Outcome:
     """Anneal the blur on ever finer nodes, then iterate at the last one until the divergence stands.
 
-    An interrupt at the last blur keeps the divergence so far. Potentials are brought to ``outputs``.
+    An interrupt at the last blur keeps the divergence so far. Where ``outputs`` are given, the potentials
+    are iterated until they stand as well, and the derivative is told there.
     """
-    blur, reach, tolerance = settings.blur_mm, settings.reach_mm, settings.tolerance
-    max_iterations = settings.max_iterations
-    a, b = pair.a * pair.grid.voxel_volume_mm3, pair.b * pair.grid.voxel_volume_mm3
+    blur, most = settings.blur_mm, settings.max_iterations
     extent = float(np.sqrt(sum((e[-1] - e[0]) ** 2 for e in pair.grid.edges_mm)))
     blurs = _blurs(blur, extent)
-    level = _level(a, b, pair.grid, blurs[0] / 2)
-    solver = Solver(reach, pool)
-    zeros = np.zeros(level.a.shape)
-    p = solver.step(Potentials(ab=zeros, ba=zeros, aa=zeros, bb=zeros), level, level.centers, blurs[0])
-    for i, sigma in enumerate(blurs[:-1]):
-        p = _average(p, solver.step(p, level, level.centers, sigma))
-        finer = _level(a, b, pair.grid, blurs[i + 1] / 2)
-        if finer.a.shape != level.a.shape:
-            p = solver.step(p, level, finer.centers, sigma)
-            level = finer
-        progress("Sinkhorn divergence", i / len(blurs) / 2)
-    values: list[float] = []
-    converged = settled = interrupted = False
-    own = np.inf
+    solver = Solver(settings.reach_mm, pool)
+    p, level = _annealed(pair, blurs, solver, progress)
+    watch = _Watch(tolerance=settings.tolerance, floor=1e-12 * extent**2, derivatives=outputs is not None)
     anderson = Anderson(np.stack([level.a, level.b]), _MEMORY if blur >= widest_of(pair.grid) / 2 else 0)
+    interrupted = False
     try:
-        while len(values) < max_iterations and not converged:
-            new = _average(p, solver.step(p, level, level.centers, blur, settled=settled))
+        while len(watch.values) < most and not watch.converged:
+            new = _average(p, solver.step(p, level, level.centers, blur, settled=watch.settled))
             mixed = anderson.next(np.stack([p.ab, p.ba]), np.stack([new.ab, new.ba]))
-            p = replace(new, ab=mixed[0], ba=mixed[1])
-            values.append(solver.divergence(p, level, blur))
-            last, own = own, _own_terms(p, level)
-            settled = settled or abs(own - last) <= _SETTLED * tolerance * abs(values[-1])
-            converged = _rest(values) <= tolerance * abs(values[-1]) + 1e-12 * extent**2
-            progress("Sinkhorn divergence", 0.5 + len(values) / max_iterations / 2)
+            old, p = p, replace(new, ab=mixed[0], ba=mixed[1])
+            watch.note(solver.divergence(p, level, blur), level, old, p)
+            progress("Sinkhorn divergence", 0.5 + len(watch.values) / most / 2)
     except KeyboardInterrupt:
-        if not values:
+        if not watch.values:
             raise
         interrupted = True
     return Outcome(
-        potentials=None if outputs is None else solver.step(p, level, outputs, blur),
-        divergence=values[-1],
-        n_iterations=len(blurs) - 1 + len(values),
-        rest=_rest(values),
-        converged=converged,
+        slope=None if outputs is None else solver.slope_at(outputs, p, level, pair.grid, blur),
+        divergence=watch.values[-1],
+        n_iterations=len(blurs) - 1 + len(watch.values),
+        rest=watch.rest,
+        converged=watch.converged,
         interrupted=interrupted,
     )
 

@@ -286,8 +286,9 @@ def wasserstein_2_gradient(
 
     Notes
     -----
-    *Limits*: exact for the linear estimate; for Newton's, the derivative of the exact distance, as good
-    as the solution is converged.
+    *Limits*: exact for the linear estimate inside the box that holds all dose; for Newton's, the derivative
+    of the exact distance, as good as the solution is converged. Around that box psi grows by the squared way
+    to its border.
     """
     whole = checked_pair(
         reference=reference,
@@ -297,9 +298,7 @@ def wasserstein_2_gradient(
         what="W_2",
         bytes_per_voxel=_BYTES_PER_VOXEL,
     )
-    a, b = whole.a / whole.reference_mass, whole.b / whole.evaluated_mass
-    pair = MeasurePair(a=a, b=b, grid=whole.grid)
-    moved = aligned(pair, whole=True)
+    moved = aligned(whole.normalized())
     space = SplineSpace(moved.pair.grid)
     solved = _solve(moved.pair, space, tolerance=tolerance, linear=linear)
     if solved.linear:
@@ -309,9 +308,10 @@ def wasserstein_2_gradient(
     else:
         middle = space.midpoints(-solved.u)
         psi = 2 * (np.square(middle[1:]).sum(axis=0) / 4 - middle[0])
-    psi = moved.at_evaluated(psi, pair.grid) + _ramp(moved.shift_mm, pair.grid)
-    psi = psi - weighted_sum(psi, b, pair.grid)
-    derivative = psi * pair.grid.voxel_volume_mm3 / whole.evaluated_mass
+    psi = moved.at_evaluated(psi, whole.grid) + moved.squared_way(whole.grid)
+    psi += _ramp(moved.shift_mm, whole.grid)
+    psi -= weighted_sum(psi, whole.b, whole.grid) / whole.evaluated_mass
+    derivative = psi * whole.grid.voxel_volume_mm3 / whole.evaluated_mass
     gradient = to_evaluated_dose(
         derivative, reference=reference, evaluated=evaluated, mask=mask, weight=weight
     )

@@ -353,9 +353,10 @@ def figure(path, table, label):
             title, style = STYLES[name]
             at = [row[1] for row in points]
             axes.loglog(at, np.maximum(error, 1e-4), style, ms=4, mfc="none", lw=1.2, label=title)
-        marks = sorted({row[1] for row in own})
-        axes.set_xticks(marks, [f"{float(f'{m:.2g}'):g}" for m in marks])
-        axes.set_xticks([], minor=True)
+        if case != "samples":
+            marks = sorted({row[1] for row in own})
+            axes.set_xticks(marks, [f"{float(f'{m:.2g}'):g}" for m in marks])
+            axes.set_xticks([], minor=True)
         axes.set(title="" if case == "samples" else case, xlabel=label)
         axes.grid(alpha=0.3)
     for axes in grid[:, 0]:

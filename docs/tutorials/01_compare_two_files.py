@@ -71,6 +71,16 @@ show(["dmd_mm", "mass_ratio", "rmse_gy"])
 print(result.metrics["dmd_mm"].settings["significance"])
 
 # %%
+# Before the numbers
+# ------------------
+# ``result.warnings`` holds what to know before reading any of them: units or integrals that do not fit, batches
+# that are not those of the map, and a reference maximum that is one badly known voxel. Thresholds and
+# percentages refer to that maximum; with ``--prescription GY`` (``prescription_gy=``) they refer to the
+# prescription.
+
+print(result.warnings or "nothing to warn of")
+
+# %%
 # A gate for a pipeline
 # ---------------------
 # ``--fail-if`` makes the exit code a test. In Python it is an ordinary comparison:

@@ -86,12 +86,13 @@ plt.show()
 # %%
 # The rest
 # --------
-# Regions of low sampling are outlined, and the share of a metric that comes from them is given:
+# Regions of low sampling are outlined, smoothed over three voxels and without pieces of fewer than nine voxels
+# of a slice; the table beside them counts every voxel. The share of a metric that comes from them is given:
 
 for key in ("rmse_gy", "dmd_mm"):
     share = result.metrics[key].settings.get("low_sampling_share_percent")
     print(f"{key}: {share:.1f} % from voxels with more than 10 % uncertainty")
 
 # %%
-# At the end stand all settings, versions and seeds, so that the numbers can be made again, and the papers
-# behind the metrics.
+# At the end stand all settings, the files beside the two maps (structures, batches, uncertainties), versions
+# and seeds, so that the numbers can be made again, and the papers behind the metrics.

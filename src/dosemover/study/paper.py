@@ -73,8 +73,9 @@ def _signed(value: float) -> str:
 
 
 def _md(text: str) -> str:
-    """Text for a cell of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("<", "\\<")
+    """Text for a cell of a Markdown table; ranges of numbers stay on one line."""
+    escaped = str(text).replace("|", "\\|").replace("<", "\\<")
+    return re.sub(r"(?<=[\dkM])–(?=[\d≤>])", "\u2060–\u2060", escaped)
 
 
 def _figures(drawings: Mapping[str, Drawing], drawn: Sequence[str]) -> dict[str, Drawing]:

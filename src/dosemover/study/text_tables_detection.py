@@ -91,7 +91,7 @@ def duel_table(analysis: StudyAnalysis, ours: str) -> TextTable | None:
         return None
 
     def cell(one: Duel | None) -> str:
-        return "–" if one is None else f"+{one.better} −{one.worse}"
+        return "–" if one is None else f"+{one.better}\u00a0−{one.worse}"
 
     rivals = [m for m in RIVALS if m != ours and m in analysis.metrics]
     rows = [(label(m), *(cell(duel(analysis, ours, m, keys)) for keys in kinds.values())) for m in rivals]

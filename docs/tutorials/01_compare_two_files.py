@@ -73,9 +73,9 @@ print(result.metrics["dmd_mm"].settings["significance"])
 # %%
 # Before the numbers
 # ------------------
-# ``result.warnings`` holds what to know before reading any of them: units or integrals that do not fit, batches
-# that are not those of the map, and a reference maximum that is one badly known voxel. Thresholds and
-# percentages refer to that maximum; with ``--prescription GY`` (``prescription_gy=``) they refer to the
+# ``result.warnings`` holds what to know before reading any of them: units or integrals that do not fit,
+# batches that are not those of the map, and a reference maximum that is one badly known voxel. Thresholds
+# and percentages refer to that maximum; with ``--prescription GY`` (``prescription_gy=``) they refer to the
 # prescription.
 
 print(result.warnings or "nothing to warn of")

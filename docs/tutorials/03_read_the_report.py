@@ -86,8 +86,9 @@ plt.show()
 # %%
 # The rest
 # --------
-# Regions of low sampling are outlined, smoothed over three voxels and without pieces of fewer than nine voxels
-# of a slice; the table beside them counts every voxel. The share of a metric that comes from them is given:
+# Regions of low sampling are outlined, smoothed over three voxels and without pieces of fewer than nine
+# voxels of a slice; the table beside them counts every voxel. The share of a metric that comes from them is
+# given:
 
 for key in ("rmse_gy", "dmd_mm"):
     share = result.metrics[key].settings.get("low_sampling_share_percent")

@@ -109,3 +109,23 @@ def test_simulate_tallies_moments_beside_its_map(tmp_path, capsys):
     assert np.sqrt(np.mean(z**2)) < 1.4
     assert main([*arguments, "--moments", "--resume"]) == 2
     assert "Simulate without --resume" in capsys.readouterr().err
+
+
+def test_an_estimate_outside_the_certified_interval_is_told_without_noise_too(tmp_path, capsys):
+    """A voxel that moved by 8 mm: polynomials on a box of 10 mm cannot tell how far."""
+    paths = []
+    for x in (10, 14):
+        dose = np.zeros((20, 20, 20))
+        dose[10, 10, x] = 1.0
+        paths.append(str(tmp_path / f"{x}.nrrd"))
+        write_dose(DoseMap.from_array(dose, spacing_mm=(2, 2, 2)), paths[-1])
+    assert main(["moments", *paths]) == 0
+    told = capsys.readouterr().out
+    assert "8 mm ≤ W_2 ≤ 8 mm" in told
+    assert "Galerkin W_2, degree 6: the estimate lies outside the certified interval" in told
+
+
+def test_equal_maps_are_bounded_by_zero(maps, capsys):
+    assert main(["moments", maps[0], maps[0], "--json", "-"]) == 0
+    levels = json.loads(capsys.readouterr().out)["levels"]
+    assert levels["moment_sos_2_mm"]["value_mm"] == 0.0

@@ -218,3 +218,20 @@ def test_a_floor_of_high_order_asks_for_more_moments():
         reference=replicate(rng, clean), evaluated=replicate(rng, clean), order=2, degree=6, sos_draws=2
     )
     assert "no floor: it takes tallies of degree 8" in found["moment_sos_2_mm"].status
+
+
+def test_a_level_that_stopped_early_says_so_without_noise_too():
+    """Dose in two far voxels: the matrices of order 4 are singular to rounding."""
+    maps = []
+    for x in (0, 5):
+        dose = np.zeros((40, 40, 40))
+        dose[3, 3, 3 + x] = 1.0
+        dose[35, 30, 33] = 0.5
+        maps.append(DoseMap.from_array(dose, spacing_mm=(1, 1, 1)))
+    levels = moment_levels(reference=maps[0], evaluated=maps[1], order=3, degree=12)
+    status = {level.key: level.status for level in levels.levels}
+    assert status["moment_sos_3_mm"].startswith(
+        "order 3 stopped by rounding: this is order 2; no noise known"
+    )
+    assert "ill-conditioned (3e+11): the degree is too high" in status["moment_w2_mm"]
+    assert status["mean_shift_mm"] == "no noise known: neither uncertainty nor batches"

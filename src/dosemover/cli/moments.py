@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dosemover.moments.levels import MomentLevel, MomentLevels
 
 _PAIR = 2
+_ROUNDING = 1e-6
+"""Share of a bound by which an estimate may pass it."""
+
 _TITLES = {
     "mean_shift_mm": "mean shift",
     "bures_w2_mm": "Gaussian (Gelbrich)",
@@ -181,6 +184,8 @@ def _print_levels(console: Console, levels: MomentLevels, bounds: W2Bounds | Non
     """Every level with its noise."""
     from rich.table import Table
 
+    from dosemover.moments.levels import NO_NOISE
+
     known = any(level.floor_mm is not None for level in levels.levels)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("", no_wrap=True)
@@ -199,19 +204,31 @@ def _print_levels(console: Console, levels: MomentLevels, bounds: W2Bounds | Non
             row += [floor, number(level.sd_mm, 2), number(level.p, 2)]
         row += [_interval(level, bounds), f"{level.seconds:.2g}"]
         table.add_row(*row)
-        if known and level.status != "ok":
-            notes.append(f"{title}: {level.status.removeprefix('ok; ')}")
+        remark = level.status.removesuffix(NO_NOISE).removesuffix("; ").removeprefix("ok").removeprefix("; ")
+        notes += [f"{title}: {note}" for note in (remark, _outside(level, bounds)) if note]
     console.print()
     console.print(table)
     for note in notes:
         console.print(f"[dim]{note}[/]", soft_wrap=True)
-    note = "" if known else f"; {levels.levels[0].status}"
+    note = "" if known else f"; {NO_NOISE}"
     sides = (
         f"{name} {low:.5g} to {high:.5g}"
         for name, (low, high) in zip("zyx", levels.reference.box_mm, strict=True)
     )
     box = ", ".join(reversed(list(sides)))
     console.print(f"[dim]tallies {levels.tally_seconds:.2g} s, on the box of the dose: {box} mm{note}[/]")
+
+
+def _outside(level: MomentLevel, bounds: W2Bounds | None) -> str:
+    """That an estimate lies outside the certified interval."""
+    if bounds is None or level.key != "moment_w2_mm" or level.value_mm is None:
+        return ""
+    if bounds.lower_mm * (1 - _ROUNDING) <= level.value_mm <= bounds.upper_mm * (1 + _ROUNDING):
+        return ""
+    return (
+        "the estimate lies outside the certified interval. It is of second order in the displacement, and "
+        "polynomials miss what is small against the box: rely on the interval"
+    )
 
 
 def _interval(level: MomentLevel, bounds: W2Bounds | None) -> str:

@@ -20,6 +20,12 @@ ROUNDING = "stopped by rounding"
 """Status of an iteration that can make no more progress in double precision."""
 
 
+def lower_order_status(order: int, why: str, *, taken: int, status: str) -> str:
+    """Status of a bound of order ``taken`` where ``order`` was asked for and ended early for ``why``."""
+    remark = "" if status == "ok" else f"; {status}"
+    return f"order {order} {why}: this is order {taken}{remark}"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InteriorPointResult:
     """Where the iteration ended.

@@ -28,7 +28,8 @@ from dosemover.moments.moment_sos import informative_axes, moment_sos
 from dosemover.moments.relaxation import Basis, check_order
 from dosemover.moments.tally import DEFAULT_DEGREE, MomentTally, tally_map
 
-_NO_NOISE = "no noise known: neither uncertainty nor batches"
+NO_NOISE = "no noise known: neither uncertainty nor batches"
+"""What the status of every level says of maps without noise."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -196,6 +197,12 @@ class _Levels:
         self.draws, self.seed = draws, seed
         self.known = has_noise(one, two)
 
+    def _told(self, status: str) -> str:
+        """A status and, where none of the maps has noise, that."""
+        if self.known:
+            return status
+        return NO_NOISE if status == "ok" else f"{status}; {NO_NOISE}"
+
     def _drawn(
         self, statistic: Statistic, key: str, level: int, compute: Callable[[], tuple[float, dict[str, Any]]]
     ) -> MomentLevel:
@@ -223,7 +230,7 @@ class _Levels:
             sd_mm=noise and noise.sd_mm,
             p=noise and noise.p,
             seconds=seconds,
-            status="ok" if self.known else _NO_NOISE,
+            status=self._told("ok"),
             settings=settings,
         )
 
@@ -267,7 +274,7 @@ class _Levels:
             sd_mm=chosen.sd_mm,
             p=found.p,
             seconds=time.perf_counter() - start,
-            status=found.status if self.known else _NO_NOISE,
+            status=self._told(found.status),
             settings={"degree": found.degree, "condition": chosen.condition, "n_moments": chosen.n_moments},
         )
 
@@ -309,7 +316,7 @@ class _Levels:
             sd_mm=found.sd_mm,
             p=noise and noise.p,
             seconds=seconds,
-            status=status if self.known else _NO_NOISE,
+            status=self._told(status),
             settings={
                 "order": order,
                 "basis": basis,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dosemover.errors import InputError
-from dosemover.moments.interior_point import InteriorPointResult, solve
+from dosemover.moments.interior_point import InteriorPointResult, lower_order_status, solve
 from dosemover.moments.legendre import MultiIndex, interval_integrals, total_degree_indices
 from dosemover.moments.relaxation import evaluate_basis, leja_points
 
@@ -219,7 +219,9 @@ def line_sos_from_moments(
     )
     if lower.lower_power <= found.lower_power:
         return found
-    return replace(lower, status=f"order {order} {found.status}: this is order {lower.order}; {lower.status}")
+    return replace(
+        lower, status=lower_order_status(order, found.status, taken=lower.order, status=lower.status)
+    )
 
 
 def _of_order(

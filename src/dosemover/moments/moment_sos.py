@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from dosemover.errors import InputError
 from dosemover.moments.gaussian import central_moments
 from dosemover.moments.gaussian_pair import gaussian_pair
-from dosemover.moments.interior_point import ROUNDING, InteriorPointResult, solve
+from dosemover.moments.interior_point import ROUNDING, InteriorPointResult, lower_order_status, solve
 from dosemover.moments.legendre import (
     MultiIndex,
     legendre,
@@ -29,6 +29,10 @@ _WIDE_BOX = 8.0
 """Half width of a box over the rms extent of its measure above which the status says so; 1.7 when uniform."""
 
 MapMethod = Literal["gradient", "regression", "christoffel"]
+
+
+_MOMENT_ROUNDING = 16 * float(np.finfo(np.float64).eps)
+"""What rounding of the moments may add to a squared bound, in squared half widths of the box."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -304,7 +308,7 @@ def moment_sos(
     )
     if lower.lower_squared_mm2 <= found.lower_squared_mm2:
         return found
-    return replace(lower, status=f"order {order} {ROUNDING}: this is order {lower.order}; {lower.status}")
+    return replace(lower, status=lower_order_status(order, ROUNDING, taken=lower.order, status=lower.status))
 
 
 def _is_tight(found: MomentSosResult, tolerance: float) -> bool:
@@ -346,7 +350,7 @@ def _of_order(
     phi += _aligned(pair.phi(_centers(reference)[pick], reference.half_widths_mm[pick]), problem.x_indices)
     psi = unit * np.concatenate([[0.0], found.dual_variables[n_x:]])
     psi += _aligned(pair.psi(_centers(evaluated)[pick], evaluated.half_widths_mm[pick]), y_indices)
-    squared = pair.squared_mm2 + unit * found.lower
+    squared = pair.squared_mm2 + unit * (found.lower - _MOMENT_ROUNDING)
     lower = float(np.sqrt(max(squared, 0.0)))
     notes = (found.status, first_note or second_note, _wide_box(reference, evaluated, axes))
     indices = total_degree_indices(len(axes), 2 * order)

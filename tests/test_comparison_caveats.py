@@ -122,3 +122,11 @@ def test_batches_bring_their_uncertainty_along():
     result = dm.compare(bare, bare, metrics=["mass"])
     expected = dm.DoseMap.from_batches(stack, GRID).uncertainty_gy
     np.testing.assert_allclose(result.reference.uncertainty_gy, expected, rtol=1e-12)
+
+
+def test_maps_in_other_coordinates_are_told():
+    far = Grid.regular(shape=GRID.shape, spacing_mm=(2.0, 2.0, 2.5), origin_mm=(25.0, 0.0, -7.0))
+    warning = said(plain(), dm.DoseMap(dose_gy=plain().dose_gy, grid=far))
+    assert "the centers of dose lie 20 mm apart, (x, y, z) = (20, 0, 0) mm" in warning
+    near = Grid.regular(shape=GRID.shape, spacing_mm=(2.0, 2.0, 2.5), origin_mm=(9.0, 0.0, -7.0))
+    assert "centers of dose" not in said(plain(), dm.DoseMap(dose_gy=plain().dose_gy, grid=near))

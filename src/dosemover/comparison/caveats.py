@@ -13,6 +13,7 @@ from dosemover.comparison.inputs import uncertainty_of_batches
 from dosemover.comparison.sentence import short
 from dosemover.dose import DoseMap
 from dosemover.errors import AccuracyWarning, GridMismatchError, InputError, StatisticalWarning
+from dosemover.metrics import center_shift
 from dosemover.transport.measure import measure_pair
 
 _TOLERATED_REBINNING_MM = 0.01
@@ -40,6 +41,7 @@ def warn_about_maps(context: ComparisonContext, *, distances: bool) -> None:
     warn_about_kinds(reference, evaluated)
     warn_about_masses(reference, evaluated)
     warn_about_outside(reference, evaluated)
+    warn_about_places(reference, evaluated)
     if distances:
         warn_about_rebinning(reference, evaluated)
     if context.settings.prescription_gy is None:
@@ -215,6 +217,25 @@ def warn_about_rebinning(reference: DoseMap, evaluated: DoseMap) -> None:
             f"the evaluated map over larger ones moves its dose by up to {moved:.2g} mm. The certified "
             "intervals of transport are widened by that; values below it mean nothing. Compute both maps on "
             "one grid, or crop them.",
+            AccuracyWarning,
+            stacklevel=3,
+        )
+
+
+def warn_about_places(reference: DoseMap, evaluated: DoseMap) -> None:
+    """Warn where the doses lie so far apart that their coordinates are in doubt."""
+    from dosemover.moments import gaussian_moments
+
+    found = gaussian_moments(reference.dose_gy, reference.grid)
+    extent = float(np.sqrt(np.trace(found.covariance_mm2)))
+    shift = np.array(center_shift(reference=reference, evaluated=evaluated).vector_mm)
+    distance = float(np.linalg.norm(shift))
+    if distance > extent:
+        x, y, z = (f"{mm:.3g}" for mm in shift)
+        warnings.warn(
+            f"the centers of dose lie {distance:.3g} mm apart, (x, y, z) = ({x}, {y}, {z}) mm, further than "
+            f"the reference dose extends ({extent:.3g} mm, root mean square). Are the maps in the same "
+            "coordinates, and of the same patient? Compare their origins (dosemover info FILE).",
             AccuracyWarning,
             stacklevel=3,
         )

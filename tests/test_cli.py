@@ -64,6 +64,17 @@ def test_gamma_says_which_voxels_it_counts_and_what_it_misses(pair, capsys):
     assert re.search(r"it does not see \d+ voxels of the evaluated map", out)
 
 
+def test_a_relative_uncertainty_is_a_fraction_of_the_dose(pair, tmp_path, capsys):
+    share = dm.DoseMap.from_array(np.full((8, 10, 12), 0.03), spacing_mm=SPACING)
+    dm.write_dose(share, tmp_path / "relative.nrrd")
+    uncertain = ["--evaluated-uncertainty", str(tmp_path / "relative.nrrd"), "--relative-uncertainty"]
+    assert main(["compare", *pair, "--metrics", "chi2_per_voxel", *uncertain, "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["settings"]["inputs"]["evaluated_uncertainty"] == "relative.nrrd (relative)"
+    chi2 = (0.02 / (0.03 * 1.02)) ** 2
+    assert found["metrics"]["chi2_per_voxel"]["value"] == pytest.approx(chi2, rel=1e-3)
+
+
 def test_the_area_between_histograms_names_its_structure(pair, tmp_path, capsys):
     labels = np.zeros((8, 10, 12), dtype=np.uint8)
     labels[2:6, 3:7, 3:9] = 1

@@ -43,6 +43,11 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{side}-batches", metavar="GLOB", help=f"batch doses whose mean the {side} map is"
         )
+    group.add_argument(
+        "--relative-uncertainty",
+        action="store_true",
+        help="the uncertainty maps are relative: fractions of the dose in each voxel",
+    )
     group.add_argument("--unit", choices=("gy", "cgy"), help="unit of the values in both files")
     group.add_argument(
         "--scale",
@@ -250,6 +255,7 @@ def _read(arguments: argparse.Namespace, side: str) -> Any:
     return read_dose(
         getattr(arguments, side),
         uncertainty=getattr(arguments, f"{side}_uncertainty"),
+        uncertainty_kind="relative" if arguments.relative_uncertainty else "absolute",
         batches=getattr(arguments, f"{side}_batches"),
         unit=arguments.unit,
     )

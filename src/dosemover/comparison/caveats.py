@@ -124,8 +124,8 @@ def _check_uncertainty(name: str, dose: DoseMap, uncertainty: NDArray[Any]) -> N
         warnings.warn(
             f"the uncertainty of the {name} map is {100 * relative:.3g} % of the dose where that is high: "
             "no difference can be told from such noise. Is it a dose, a relative uncertainty, or in another "
-            "unit than the dose? It has to be the standard uncertainty (k = 1) in the unit of the dose; "
-            "read_dose in Python takes a relative one too (uncertainty_kind='relative').",
+            "unit than the dose? It has to be the standard uncertainty (k = 1) in the unit of the dose, or "
+            "relative and told so (--relative-uncertainty, uncertainty_kind='relative' of read_dose).",
             StatisticalWarning,
             stacklevel=4,
         )

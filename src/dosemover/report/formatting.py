@@ -86,13 +86,15 @@ def percent(value: float | None) -> str:
 
     Examples
     --------
-    >>> percent(99.996), percent(100.0), percent(90.742), percent(0.4)
-    ('99.99', '100', '90.7', '0.40')
+    >>> percent(99.996), percent(100.0), percent(90.742), percent(0.4), percent(0.0004)
+    ('99.99', '100', '90.7', '0.40', '< 0.01')
     """
     if value is None or not math.isfinite(value):
         return "–"
     if value in (0.0, 100.0):
         return f"{value:.0f}"
+    if 0 < value < 0.005:
+        return "< 0.01"
     decimals = 2 if abs(value) < 1 or 99 < value < 100 else 1
     if value < 100:
         value = min(value, 100 - 10.0**-decimals)

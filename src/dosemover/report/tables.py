@@ -129,7 +129,7 @@ def _floor(metric: MetricResult) -> str:
     if not is_number(metric.floor):
         return ""
     unit = f" {pretty_unit(metric.unit)}" if metric.unit else ""
-    return raised(with_spread(float(metric.floor or 0.0), metric.floor_sd, digits=1)) + unit
+    return unbroken(raised(with_spread(float(metric.floor or 0.0), metric.floor_sd, digits=1)) + unit)
 
 
 def _share(metric: MetricResult) -> str:

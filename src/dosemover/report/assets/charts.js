@@ -41,7 +41,7 @@ function prettyUnit(unit) { return unit.replace("mm3", "mm³").replace("cm3", "c
 function niceStep(span, about) {
   const raw = span / about;
   const power = 10 ** Math.floor(Math.log10(raw));
-  return [1, 2, 5, 10].map((m) => m * power).find((step) => step >= raw * 0.999);
+  return [1, 2, 2.5, 5, 10].map((m) => m * power).find((step) => step >= raw * 0.999);
 }
 
 function linearTicks(low, high, about) {

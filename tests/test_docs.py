@@ -56,15 +56,73 @@ def test_pages_cite_keys_of_the_bibliography(bibliography):
             assert set(keys.split(",")) <= set(bibliography), path.name
 
 
-def test_the_review_speaks_of_every_metric():
+def sections_of_the_review():
+    """Sections of the review below its first level, by title."""
     text = (DOCS / "review.md").read_text(encoding="utf-8")
-    settings = CompareSettings(gamma=((3, 3),))
+    parts = re.split(r"^### (.*)\n", text, flags=re.MULTILINE)
+    return {
+        title: re.split(r"^## ", body, flags=re.MULTILINE)[0]
+        for title, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+
+
+def test_the_review_describes_every_metric_of_the_registry():
+    sections = sections_of_the_review()
     for family in FAMILIES:
-        for key in family.keys(settings):
+        for key in family.keys(CompareSettings(gamma=((3, 3),))):
             stem = re.sub(r"_(10|20|80|95)(_|$)", r"_50\2", key)  # isodose levels are named once
-            stem = re.sub(r"passing_[23]_percent", "passing_1_percent", stem)
-            known = stem in text or stem.endswith("_two_sided_passing_rate_percent")
-            assert known or stem.startswith("dmd_"), key
+            if stem.endswith("_two_sided_passing_rate_percent"):
+                stem = "..._two_sided_..."
+            named = [title for title, body in sections.items() if f"`{stem}`" in body]
+            assert named, f"no section of the review describes {key}"
+
+
+def test_sections_of_the_review_say_what_a_metric_is_sees_and_misses_and_its_settings():
+    for title, body in sections_of_the_review().items():
+        if "`" not in body:
+            continue
+        for words in ("**See", "**Cannot see**", "**Settings**"):
+            assert words in body, f"{title}: {words} is missing"
+        definition = body.split("**See")[0]
+        assert "$" in definition or "| what it is |" in definition, f"{title}: no formula defines it"
+
+
+def test_the_review_cites_what_defines_or_warns():
+    cited = [title for title, body in sections_of_the_review().items() if "{cite:" in body]
+    assert len(cited) >= 14
+
+
+def test_entries_of_the_bibliography_have_what_their_kind_needs(bibliography):
+    for key, entry in bibliography.items():
+        assert {"author", "title", "year"} <= entry.keys(), key
+        assert re.fullmatch(r"(1[89]|20)\d\d", entry["year"]), key
+        surname = re.sub(r"[^a-z]", "", entry["author"].split(",")[0].lower())
+        assert key in ("gum2008", "icru83") or surname.startswith(key.rstrip("0123456789")), key
+        if "doi" in entry:
+            assert re.fullmatch(r"10\.\d{4,9}/\S+", entry["doi"]), key
+        if "journal" in entry:
+            assert {"volume", "pages"} <= entry.keys(), key
+            assert re.fullmatch(r"[A-Za-z]?\d+(--[A-Za-z]?\d+)?", entry["pages"]), key
+
+
+def test_every_entry_of_the_bibliography_is_cited(bibliography):
+    places = [*DOCS.glob("*.md"), *(ROOT / "src").rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in places)
+    for key, entry in bibliography.items():
+        surname = re.sub(r"\\['\"]|[{}]", "", entry["author"]).split(",")[0]
+        by_name = rf"{re.escape(surname)}[^\n]{{0,60}}{entry['year']}"
+        assert re.search(rf"\b{key}\b", text) or re.search(by_name, text), f"nothing cites {key}"
+
+
+def test_the_paper_cites_entries_of_the_same_bibliography(bibliography):
+    text = (ROOT / "src/dosemover/study/templates/paper.bib").read_text(encoding="utf-8")
+    source = (ROOT / "src/dosemover/study/templates/paper.typ.j2").read_text(encoding="utf-8")
+    entries = dict(re.findall(r"^@\w+\{(\w+),\n(.*?)^\}", text, re.MULTILINE | re.DOTALL))
+    for key, body in entries.items():
+        assert f"@{key}" in source, f"the paper does not cite {key}"
+        for field in ("year", "volume", "pages", "doi"):
+            found = re.search(rf"\b{field} = \{{([^}}]*)\}}", body)
+            assert (found[1] if found else None) == bibliography[key].get(field), f"{key}: {field}"
 
 
 def test_images_of_pages_exist_and_say_what_they_show():

@@ -56,6 +56,10 @@ def area_under_curve(null: ArrayLike, changed: ArrayLike) -> Interval:
     2019 recommend. Where the two sides do not overlap that variance is 0; then the limit is that AUC at
     which min(m, n) disjoint pairs would all be in order with probability 2.5 %.
 
+    References
+    ----------
+    delong1988, pohar2019
+
     Examples
     --------
     >>> area_under_curve([1.0, 2.0, 3.0], [2.5, 4.0, 5.0]).value
@@ -108,7 +112,11 @@ def misjudged_auc(metric: str, null: ArrayLike, changed: ArrayLike, factor: floa
 
 
 def wilson(successes: float, n: int) -> Interval:
-    """Share of successes with the score interval of Wilson 1927.
+    """Share of successes with its score interval.
+
+    References
+    ----------
+    wilson1927
 
     Examples
     --------

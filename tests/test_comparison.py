@@ -43,6 +43,16 @@ def test_arrays_need_a_spacing():
         dm.compare(np.ones((2, 2, 2)), np.ones((2, 2, 2)))
 
 
+def test_a_volume_needs_a_spacing_along_every_axis():
+    with pytest.raises(InputError, match="has 3 dimensions, but spacing_mm="):
+        dm.compare(np.ones((2, 2, 2)), np.ones((2, 2, 2)), spacing_mm=(2.0, 2.0))
+
+
+def test_one_structure_needs_no_list():
+    inside = dm.Structure(name="PTV", fraction=(field().dose_gy > 1.0).astype(float), grid=GRID)
+    assert "PTV" in dm.compare(field(), field(), structures=inside, metrics=["dvh"]).structures
+
+
 def test_something_else_is_no_map():
     with pytest.raises(InputError, match="must be a path, a DoseMap or a numeric array"):
         dm.compare(object(), field())
@@ -119,6 +129,14 @@ def test_dose_outside_the_other_grid_is_told():
     ("setting", "message"),
     [
         ({"gamma": ((3, 0),)}, "gamma distance criterion"),
+        ({"gamma": "3/3"}, "`gamma` must be pairs"),
+        ({"gamma": (3, 3)}, "`gamma` must be pairs"),
+        ({"gamma": ()}, "`gamma` must be pairs"),
+        ({"metrics": ()}, "`metrics` names no metric"),
+        ({"null": 2.5}, "`null` must be 2 draws or more, a whole number, got 2.5"),
+        ({"seed": "x"}, "`seed` must be 0 or a positive whole number, got 'x'"),
+        ({"prescription_gy": "60"}, "`prescription_gy` must be positive, got '60'"),
+        ({"dose_threshold_percent": "10"}, "`dose_threshold_percent` must lie"),
         ({"normalization": "none"}, "`normalization` must be"),
         ({"gamma_interpolant": "cubic"}, "`gamma_interpolant` must be"),
         ({"dose_threshold_percent": 100}, "`dose_threshold_percent` must lie"),
@@ -130,7 +148,7 @@ def test_dose_outside_the_other_grid_is_told():
         ({"reach_mm": -3}, "`reach_mm` must be positive"),
         ({"ambient_dose_percent": -1}, "`ambient_dose_percent` must be"),
         ({"null": -1}, "`null` must be"),
-        ({"null": 1}, "`null` must be 2 draws or more, got 1"),
+        ({"null": 1}, "`null` must be 2 draws or more, a whole number, got 1"),
         ({"metrics": "gama"}, "Did you mean gamma"),
     ],
 )

@@ -18,7 +18,7 @@ from dosemover.comparison.inputs import as_dose_map, inputs_used, scale_factor
 from dosemover.comparison.regions import with_regions
 from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import ComparisonResult, MetricResult
-from dosemover.comparison.settings import CompareSettings, Normalization, Scale
+from dosemover.comparison.settings import CompareSettings, Normalization, Scale, as_criteria
 from dosemover.dose import DoseMap, Structure
 from dosemover.errors import AccuracyWarning, GridMismatchError, InputError, StatisticalWarning
 from dosemover.grid import require_overlap
@@ -28,7 +28,7 @@ def compare(
     reference: Any,
     evaluated: Any,
     *,
-    structures: str | PathLike[str] | Sequence[Structure] | None = None,
+    structures: str | PathLike[str] | Structure | Sequence[Structure] | None = None,
     density: Any = None,
     metrics: str | Iterable[str] = "default",
     gamma: Iterable[tuple[float, float]] = ((3, 3), (2, 2)),
@@ -54,7 +54,7 @@ def compare(
     ----------
     reference, evaluated : path, DoseMap or array_like
         The two maps. Arrays are doses [Gy] indexed [z, y, x] and need ``spacing_mm``.
-    structures : path or sequence of Structure, optional
+    structures : path, Structure or sequence of Structure, optional
         RT Structure Set or label map for the dose-volume histograms; by default the structures
         that the reference map brought along.
     density : path or array_like, optional
@@ -122,7 +122,7 @@ def compare(
     """
     settings = CompareSettings(
         metrics=(metrics,) if isinstance(metrics, str) else tuple(metrics),
-        gamma=tuple((float(dose), float(distance)) for dose, distance in gamma),
+        gamma=as_criteria(gamma),
         gamma_interpolant=gamma_interpolant,
         normalization=normalization,
         dose_threshold_percent=dose_threshold_percent,
@@ -229,7 +229,7 @@ def _with_density(reference: DoseMap, density: Any) -> DoseMap:
 
 
 def _structures(
-    reference: DoseMap, structures: str | PathLike[str] | Sequence[Structure] | None
+    reference: DoseMap, structures: str | PathLike[str] | Structure | Sequence[Structure] | None
 ) -> tuple[Structure, ...]:
     """Structures from a file, from the caller, or from the reference map."""
     if structures is None:
@@ -239,6 +239,8 @@ def _structures(
 
         frame = reference.source.get("FrameOfReferenceUID")
         return read_structures(structures, grid=reference.grid, frame_of_reference_uid=frame)
+    if isinstance(structures, Structure):
+        return (structures,)
     for structure in structures:
         if not isinstance(structure, Structure):
             raise InputError(

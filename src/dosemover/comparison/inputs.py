@@ -125,6 +125,11 @@ def _from_array(
             f"`{name}` is an array without a voxel size: distances in mm cannot be computed. "
             "Pass spacing_mm=(x, y, z) in mm, or a DoseMap."
         )
+    if len(spacing_mm) < array.ndim:
+        raise InputError(
+            f"`{name}` has {array.ndim} dimensions, but spacing_mm={spacing_mm} has {len(spacing_mm)} "
+            "numbers. Distances in mm cannot be computed. Pass one for each of (x, y, z)."
+        )
     return DoseMap.from_array(array, spacing_mm=spacing_mm, origin_mm=origin_mm, name=name)
 
 

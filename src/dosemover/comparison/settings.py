@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
-
-import numpy as np
 
 from dosemover.errors import InputError
 
@@ -15,8 +15,46 @@ Scale = float | Literal["match-integral", "match-prescription"] | None
 
 def _require_positive(name: str, value: float | None, consequence: str) -> None:
     """Refuse a number that is not finite and positive."""
-    if value is not None and not (np.isfinite(value) and value > 0):
-        raise InputError(f"`{name}` must be positive, got {value}. {consequence}")
+    if value is not None and not (_is_number(value) and value > 0):
+        raise InputError(f"`{name}` must be positive, got {value!r}. {consequence}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is one finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(float(value))
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is one whole number."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether a value is a pair of numbers."""
+    return not isinstance(value, str | Real) and len(value) == 2 and all(map(_is_number, value))
+
+
+def as_criteria(gamma: Any) -> tuple[tuple[float, float], ...]:
+    """Gamma criteria as pairs of numbers.
+
+    Parameters
+    ----------
+    gamma : iterable of (float, float)
+        Dose criterion [%], distance criterion [mm].
+
+    Raises
+    ------
+    InputError
+        When that is something else, or empty.
+    """
+    pairs = () if isinstance(gamma, str | None) else tuple(gamma)
+    if not pairs or any(
+        isinstance(p, str | Real) or len(p) != 2 or not all(map(_is_number, p)) for p in pairs
+    ):
+        raise InputError(
+            f"`gamma` must be pairs of (dose in %, distance in mm), for example ((3, 3), (2, 2)), got {gamma!r}."
+        )
+    return tuple((float(dose), float(distance)) for dose, distance in pairs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,6 +106,8 @@ class CompareSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.metrics:
+            raise InputError("`metrics` names no metric. Pass 'default', 'fast', 'all', families or keys.")
         for dose, distance in self.gamma:
             _require_positive("gamma dose criterion", dose, "Pass criteria in % and mm, for example 3/3.")
             _require_positive(
@@ -81,9 +121,9 @@ class CompareSettings:
             raise InputError(
                 f"`gamma_interpolant` must be 'simplex' or 'grid', got {self.gamma_interpolant!r}."
             )
-        if not 0 <= self.dose_threshold_percent < 100:
+        if not (_is_number(self.dose_threshold_percent) and 0 <= self.dose_threshold_percent < 100):
             raise InputError(
-                f"`dose_threshold_percent` must lie in [0, 100), got {self.dose_threshold_percent}. "
+                f"`dose_threshold_percent` must lie in [0, 100), got {self.dose_threshold_percent!r}. "
                 "No voxel would be evaluated. Pass a percentage such as 10."
             )
         _require_positive("prescription_gy", self.prescription_gy, "Pass the prescribed dose in Gy.")
@@ -92,16 +132,16 @@ class CompareSettings:
             "exchange_mm_per_percent", self.exchange_mm_per_percent, "1 mm per % is the default."
         )
         _require_positive("reach_mm", self.reach_mm, "No dose could move. 10 mm is the default.")
-        if not (np.isfinite(self.ambient_dose_percent) and self.ambient_dose_percent >= 0):
+        if not (_is_number(self.ambient_dose_percent) and self.ambient_dose_percent >= 0):
             raise InputError(
-                f"`ambient_dose_percent` must be 0 or positive, got {self.ambient_dose_percent}."
+                f"`ambient_dose_percent` must be 0 or positive, got {self.ambient_dose_percent!r}."
             )
-        if self.seed < 0:
-            raise InputError(f"`seed` must be 0 or a positive whole number, got {self.seed}.")
-        if self.null is not None and self.null < 2:
+        if not (_is_whole(self.seed) and self.seed >= 0):
+            raise InputError(f"`seed` must be 0 or a positive whole number, got {self.seed!r}.")
+        if self.null is not None and not (_is_whole(self.null) and self.null >= 2):
             raise InputError(
-                f"`null` must be 2 draws or more, got {self.null}. A floor needs the spread of several. "
-                "Leave it out for the usual 9 to 19, or pass a number such as 99."
+                f"`null` must be 2 draws or more, a whole number, got {self.null!r}. A floor needs the spread "
+                "of several. Leave it out for the usual 9 to 19, or pass a number such as 99."
             )
 
     def _check_scale(self) -> None:

@@ -129,3 +129,15 @@ def test_equal_maps_are_bounded_by_zero(maps, capsys):
     assert main(["moments", maps[0], maps[0], "--json", "-"]) == 0
     levels = json.loads(capsys.readouterr().out)["levels"]
     assert levels["moment_sos_2_mm"]["value_mm"] == 0.0
+
+
+def test_the_reduced_basis_bounds_from_below_with_smaller_matrices(maps, capsys):
+    found = {}
+    for basis in ("full", "reduced"):
+        assert main(["moments", *maps, "--basis", basis, "--order", "3", "--json", "-"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        found[basis] = content["levels"]["moment_sos_3_mm"]["value_mm"]
+        named = {bound["name"]: bound["value_mm"] for bound in content["w2_bounds"]["bounds"]}
+        assert named["moment_sos_3"] == pytest.approx(found[basis], rel=1e-4)
+    assert found["reduced"] <= found["full"] * (1 + 1e-9)
+    assert found["reduced"] > 0.99 * found["full"]

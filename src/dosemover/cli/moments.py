@@ -41,6 +41,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("maps", metavar="MAP", nargs="+", help="dose files; the first is the reference")
     parser.add_argument("--order", type=int, default=2, help="highest moment-SoS order (default 2)")
     parser.add_argument(
+        "--basis",
+        choices=("full", "reduced"),
+        default="full",
+        help="Gram basis of the hierarchy: reduced is a weaker bound with smaller matrices (default full)",
+    )
+    parser.add_argument(
         "--degree", type=int, help="degree of the tallies (default 12, or what the order takes)"
     )
     parser.add_argument("--unit", choices=("gy", "cgy"), help="unit of the values in the files")
@@ -72,11 +78,18 @@ def run(arguments: argparse.Namespace) -> int:
             evaluated=evaluated,
             order=arguments.order,
             degree=degree,
+            basis=arguments.basis,
             seed=arguments.seed,
             progress=_log,
         )
         if not arguments.no_bounds:
-            bounds = w2_bounds(reference=reference, evaluated=evaluated, order=arguments.order, progress=_log)
+            bounds = w2_bounds(
+                reference=reference,
+                evaluated=evaluated,
+                order=arguments.order,
+                basis=arguments.basis,
+                progress=_log,
+            )
     if arguments.json:
         _write_json(arguments.json, _to_dict(described, levels, bounds))
     if arguments.json != "-":

@@ -20,6 +20,7 @@ from dosemover.moments.coarse_pair import CoarsePair
 from dosemover.moments.gaussian import GaussianMoments, bures_squared, gaussian_moments
 from dosemover.moments.midpoint import halfway_density
 from dosemover.moments.moment_sos import moment_sos
+from dosemover.moments.relaxation import Basis
 from dosemover.moments.smooth_dual import smooth_dual_bound
 from dosemover.moments.tally import Box, MomentTally, tally_density
 from dosemover.transport.alignment import Alignment, aligned
@@ -147,6 +148,7 @@ def w2_bounds(
     reference: DoseMap,
     evaluated: DoseMap,
     order: int = 2,
+    basis: Basis = "full",
     smooth_dual: bool = True,
     flux: bool = True,
     mask: ArrayLike | None = None,
@@ -162,6 +164,8 @@ def w2_bounds(
     reference, evaluated : DoseMap
     order : int
         Highest order of the moment-SoS hierarchy; 0 leaves it out.
+    basis : {"full", "reduced"}
+        Gram basis of the hierarchy, as in `moment_sos`.
     smooth_dual : bool
         Certify a smooth potential on the voxels, where the interval is wider than 1 % without.
     flux : bool
@@ -216,7 +220,7 @@ def w2_bounds(
     add("axis_marginals", "lower", problem.axis_marginals)
     add("independent", "upper", problem.independent)
     for r in range(2, order + 1):
-        add(f"moment_sos_{r}", "lower", problem.sos(r))
+        add(f"moment_sos_{r}", "lower", problem.sos(r, basis))
     if flux:
         add("rearrangement", "upper", problem.rearrangement)
     if flux and _gap(bounds) > _TIGHT:
@@ -311,13 +315,13 @@ class _Problem:
             total += line_w2_squared(self.pair.grid.edges_mm[axis], f, g)
         return float(np.sqrt(total))
 
-    def sos(self, order: int) -> Callable[[], float]:
+    def sos(self, order: int, basis: Basis) -> Callable[[], float]:
         """The moment-SoS bound of one order, to be computed."""
 
         def compute() -> float:
             boxes = (own_box(self.pair.a, self.pair.grid), own_box(self.pair.b, self.pair.grid))
             one, two = self.tallies(boxes)
-            return moment_sos(reference=one, evaluated=two, order=order).lower_mm
+            return moment_sos(reference=one, evaluated=two, order=order, basis=basis).lower_mm
 
         return compute
 

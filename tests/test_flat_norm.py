@@ -452,6 +452,21 @@ def test_a_profile_of_noise_in_any_order_of_reaches_never_falls_and_never_rises_
         assert np.all(np.diff(row) >= -1e-12)
     assert np.all(np.diff(lower / reach) <= 1e-12)
     assert np.all(np.diff(upper / reach) <= 1e-12)
+    for row in (lower, upper):
+        slopes = np.diff(row, prepend=0.0) / np.diff(reach, prepend=0.0)
+        assert np.all(np.diff(slopes) <= 1e-9)
+
+
+def test_the_intervals_of_a_profile_tighten_each_other_and_hold():
+    a, b = random_pair(15, uneven_grid(15, (3, 4, 5)))
+    reaches = (1.0, 3.0, 3.0, 4.0, 12.0)
+    profile = flat_norm_profile(reference=a, evaluated=b, reaches_mm=reaches, tolerance=0.1)
+    for i, reach in enumerate(reaches):
+        alone = flat_norm(reference=a, evaluated=b, reach_mm=reach, tolerance=0.1, max_iterations=1000)
+        assert alone.lower <= profile["lower"][i] <= profile["upper"][i] <= alone.upper
+        exact = flat_norm(reference=a, evaluated=b, reach_mm=reach, **FINE)
+        assert profile["lower"][i] <= exact.upper
+        assert exact.lower <= profile["upper"][i]
 
 
 @pytest.mark.slow

@@ -50,9 +50,11 @@ def flat_norm_profile(
 
     Notes
     -----
-    *Bounds*: each interval also holds at the other reaches: KR_R never falls as R grows, and is concave in R,
-    so KR_R / R never rises.
-    *Cost*: one solve a reach.
+    *Bounds*: each interval also tells about the other reaches. A flow that leaves a share g to gain or loss
+    costs g dR / 2 more where the reach is dR longer, which bounds from above; KR_R never falls as R grows and
+    is concave, which bounds from below.
+    *Cost*: one solve a reach. Coarse grids start each one; to start from a neighbouring reach takes more
+    iterations, not fewer (measured upwards and downwards, smooth and noisy: -10 to +90 % of CPU time).
     """
     reaches = [float(r) for r in np.atleast_1d(np.asarray(reaches_mm, dtype=np.float64))]
     rows = []
@@ -75,12 +77,31 @@ def flat_norm_profile(
 
 
 def _tighten(table: NDArray[np.float64]) -> None:
-    """Let each reach's interval tighten the others': the flat norm never falls, and per reach never rises."""
+    """Let each reach's interval tighten the others'.
+
+    The flat norm is the least of all flows' costs, each of which rises by half of what its flow leaves over:
+    so it never falls, and it is concave from 0 on.
+    """
     order = np.argsort(table[0], kind="stable")
     reach, value, lower, upper = table[:4, order]
-    lower = np.maximum.accumulate(lower)
-    lower = np.maximum(lower, reach * np.maximum.accumulate((lower / reach)[::-1])[::-1])
-    upper = np.minimum.accumulate(upper[::-1])[::-1]
-    upper = np.minimum(upper, reach * np.minimum.accumulate(upper / reach))
+    left = table[5:, order].sum(axis=0) / 100
+    upper = np.min(upper + np.subtract.outer(reach, reach) / 2 * left, axis=1)
+    lower = np.minimum(_concave(reach, np.maximum.accumulate(np.minimum(lower, upper))), upper)
     value = np.maximum.accumulate(np.clip(value, lower, upper))
     table[1:4, order] = np.minimum(value, upper), lower, upper
+
+
+def _concave(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Least concave function through 0 that is nowhere below y, at ascending positive x."""
+    corners = [(0.0, 0.0)]
+    for point in zip(x, y, strict=True):
+        while len(corners) > 1 and _below(corners[-2], corners[-1], point):
+            corners.pop()
+        corners.append(point)
+    return np.maximum(np.interp(x, *np.array(corners).T), y)
+
+
+def _below(first: tuple[float, float], middle: tuple[float, float], last: tuple[float, float]) -> bool:
+    """Whether the middle point lies on or below the chord from the first to the last."""
+    (x0, y0), (x1, y1), (x2, y2) = first, middle, last
+    return (y1 - y0) * (x2 - x0) <= (y2 - y0) * (x1 - x0)

@@ -48,11 +48,10 @@ def as_criteria(gamma: Any) -> tuple[tuple[float, float], ...]:
         When that is something else, or empty.
     """
     pairs = () if isinstance(gamma, str | None) else tuple(gamma)
-    if not pairs or any(
-        isinstance(p, str | Real) or len(p) != 2 or not all(map(_is_number, p)) for p in pairs
-    ):
+    if not pairs or not all(map(_is_pair, pairs)):
         raise InputError(
-            f"`gamma` must be pairs of (dose in %, distance in mm), for example ((3, 3), (2, 2)), got {gamma!r}."
+            "`gamma` must be pairs of (dose in %, distance in mm), for example ((3, 3), (2, 2)), got "
+            f"{gamma!r}. Pass at least one pair."
         )
     return tuple((float(dose), float(distance)) for dose, distance in pairs)
 
@@ -140,8 +139,8 @@ class CompareSettings:
             raise InputError(f"`seed` must be 0 or a positive whole number, got {self.seed!r}.")
         if self.null is not None and not (_is_whole(self.null) and self.null >= 2):
             raise InputError(
-                f"`null` must be 2 draws or more, a whole number, got {self.null!r}. A floor needs the spread "
-                "of several. Leave it out for the usual 9 to 19, or pass a number such as 99."
+                f"`null` must be 2 draws or more, a whole number, got {self.null!r}. A floor needs the "
+                "spread of several. Leave it out for the usual 9 to 19, or pass a number such as 99."
             )
 
     def _check_scale(self) -> None:

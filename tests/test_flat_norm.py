@@ -487,6 +487,16 @@ def test_two_days_of_one_plan_lie_apart_by_their_rigid_shift_in_every_distance(d
     assert kr.parts["kr_lost_percent"] == pytest.approx(kr.parts["kr_gained_percent"], rel=0.01)
 
 
+def test_voxels_that_are_even_but_for_a_ten_thousandth_keep_their_mass():
+    edges = np.array([0.0, 1.0001, 2.0, 3.0])
+    assert line_map([1, 0, 0], edges).grid.is_even
+    a, b = line_map([1e-5, 0.0, 0.0], edges), line_map([1.0, 0.0, 0.0], edges)
+    with pytest.warns(AccuracyWarning):
+        found = flat_norm(reference=a, evaluated=b, reach_mm=0.01)
+    assert found.lower <= 0.005 * (1e5 - 1) * (1 + 1e-9)
+    assert found.upper == pytest.approx(0.005 * (1e5 - 1), rel=1e-6)
+
+
 # ---------------------------------------------------------------- gradients
 
 

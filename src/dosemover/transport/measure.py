@@ -16,6 +16,9 @@ from dosemover.grid import Grid, common_grid, conserve, conserve_transposed
 
 Weight = Literal["dose", "energy"]
 
+_ROUNDING = 1e-9
+"""Relative spread of the widths of an axis up to which bounds do not feel it."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeasurePair:
@@ -94,7 +97,7 @@ def measure_pair(
     InputError
         When a map has no mass (left), or energy weight is asked for without a density map.
     """
-    grid = common_grid(reference.grid, evaluated.grid)
+    grid = _exactly_even(common_grid(reference.grid, evaluated.grid))
     a = np.asarray(reference.conserved_on(grid), dtype=np.float64)
     b = np.asarray(evaluated.conserved_on(grid), dtype=np.float64)
     factor = _factor(reference, grid, mask, weight)
@@ -110,6 +113,15 @@ def measure_pair(
     if not evaluated.grid.coincides_with(grid):
         averaged = _averaged_mm(evaluated, grid, factor, _mass(b, grid))
     return MeasurePair(a=a, b=b, grid=grid, averaged_mm=averaged)
+
+
+def _exactly_even(grid: Grid) -> Grid:
+    """The grid, or one exactly even where its voxels differ by more than rounding and yet have one volume."""
+    if not grid.is_even or all(np.ptp(w) <= _ROUNDING * w.mean() for w in grid.widths_mm):
+        return grid
+    z, y, x = (np.linspace(e[0], e[-1], e.size) for e in grid.edges_mm)
+    even = Grid(z_edges_mm=z, y_edges_mm=y, x_edges_mm=x)
+    return even if even.coincides_with(grid) else grid
 
 
 def _mass(density: NDArray[np.float64], grid: Grid) -> float:

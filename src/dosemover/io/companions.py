@@ -190,7 +190,7 @@ def with_batches(dose: DoseMap, files: Sequence[Path], maps: Sequence[DoseMap]) 
         raise InputError(
             f"the {len(stack)} batches of {dose.name} have a mean of {ratio:.4g} times and a sum of "
             f"{ratio * len(stack):.4g} times its integral dose. They are not its batches, or not in its "
-            "unit. Pass those whose mean or sum is the dose."
+            "unit (per history against a total, cGy against Gy). Pass those whose mean or sum is the dose."
         )
     whole = DoseMap.from_batches(stack, dose.grid)
     uncertainty = whole.uncertainty_gy if dose.uncertainty_gy is None else dose.uncertainty_gy

@@ -53,11 +53,21 @@ def _grouped(result: ComparisonResult, said: Callable[[MetricResult], str]) -> d
     return groups
 
 
+_GAMMA_SETTINGS = {
+    "n_evaluated",
+    "normalization_dose_gy",
+    "dose_threshold_gy",
+    "dose_threshold_percent",
+    "dose_outside_voxels",
+    "dose_outside_max_gy",
+}
+
+
 def _gamma_note(result: ComparisonResult) -> str:
     """Which voxels gamma was evaluated in, and what it does not see."""
     for metric in result.metrics.values():
         settings = metric.settings
-        if not metric.key.startswith("gamma_") or "n_evaluated" not in settings:
+        if not metric.key.startswith("gamma_") or not settings.keys() >= _GAMMA_SETTINGS:
             continue
         threshold, full = number(settings["dose_threshold_gy"]), number(settings["normalization_dose_gy"])
         note = (

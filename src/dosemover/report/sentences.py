@@ -139,7 +139,7 @@ def _coverage(metric: MetricResult, named: Mapping[str, str]) -> dict[str, str]:
         words["criterion"] = f" ({criterion} % is {number(float(criterion) / 100 * full)} Gy)"
     missed = given.get("dose_outside_voxels")
     if missed:
-        most = number(given["dose_outside_max_gy"])
+        most = number(given.get("dose_outside_max_gy"))
         words["outside"] = f" (here {grouped(missed)} voxels, up to {most} Gy)"
     elif missed == 0:
         words["outside"] = " (here no voxel)"

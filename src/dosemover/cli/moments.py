@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PAIR = 2
 _ROUNDING = 1e-6
-"""Share of a bound by which an estimate may pass it."""
+"""Share of an estimate by which it may pass a bound."""
 
 _TITLES = {
     "mean_shift_mm": "mean shift",
@@ -236,11 +236,14 @@ def _outside(level: MomentLevel, bounds: W2Bounds | None) -> str:
     """That an estimate lies outside the certified interval."""
     if bounds is None or level.key != "moment_w2_mm" or level.value_mm is None:
         return ""
-    if bounds.lower_mm * (1 - _ROUNDING) <= level.value_mm <= bounds.upper_mm * (1 + _ROUNDING):
+    past, side = level.value_mm - bounds.upper_mm, "above"
+    if level.value_mm < bounds.lower_mm:
+        past, side = bounds.lower_mm - level.value_mm, "below"
+    if past <= _ROUNDING * level.value_mm:
         return ""
     return (
-        "the estimate lies outside the certified interval. It is of second order in the displacement, and "
-        "polynomials miss what is small against the box: rely on the interval"
+        f"the estimate lies {number(past, 2)} mm {side} the certified interval. It sees polynomials of its "
+        "degree and is of second order in the displacement: rely on the interval"
     )
 
 

@@ -37,7 +37,7 @@ def print_result(result: ComparisonResult) -> None:
 def _print_notes(console: Console, result: ComparisonResult) -> None:
     """Every status that says more than "ok", low sampling, coarse grids and missing floors."""
     statuses = _grouped(result, lambda metric: "" if metric.status == "ok" else metric.status)
-    notes = [f"{', '.join(keys)}: {status}" for status, keys in statuses.items()]
+    notes = [f"{_listed(keys)}: {status}" for status, keys in statuses.items()]
     more = (_gamma_note(result), _dvh_note(result), _sampling_note(result), _grid_note(result))
     for note in (*notes, *more, *_missing_floors(result)):
         if note:
@@ -108,7 +108,7 @@ def _grid_note(result: ComparisonResult) -> str:
 
 
 _NAMED = 4
-"""So many metrics without a noise floor are named with their reason; the rest is counted."""
+"""So many metrics that share a status, or the reason for a missing floor, are named; the rest is counted."""
 
 
 def _missing_floors(result: ComparisonResult) -> list[str]:

@@ -1,6 +1,7 @@
 """Tables of a study's report: what they say of made-up values whose answers are known."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from dosemover.study.analysis_kinds import (
     kind_of,
     mean_measure,
 )
+from dosemover.study.analysis_labels import ABOUT
 from dosemover.study.analysis_summary import StudyAnalysis
 from dosemover.study.analysis_table import StudyTable
+from dosemover.study.design import read_study
 from dosemover.study.page_context import text_tables
 from dosemover.study.text_tables import asked
 from dosemover.study.text_tables_detection import duel_table, histories_text, kind_table, power_table
@@ -165,3 +168,10 @@ def test_histories_say_what_lies_outside_of_the_study():
 
 def test_tables_ask_for_the_changes_nearest_to_their_sizes(analysis):
     assert asked(analysis) == [("shift", 1.0, "mm"), ("output", 1.0, "%"), ("hot_spot", 20.0, "%")]
+
+
+def test_every_change_of_the_own_study_is_explained_and_has_a_kind():
+    study = read_study(Path(__file__).resolve().parents[1] / "studies" / "noise.toml")
+    names = {change.name for case in study.cases for change in case.changes} - {"none"}
+    assert names == set(ABOUT)
+    assert {name for name in names if not kind_of(name)} == {"missing_leaf"}

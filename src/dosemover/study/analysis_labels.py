@@ -144,6 +144,25 @@ LOCAL = (
 """Metrics that look at voxels or their neighborhood."""
 
 
+ABOUT = {
+    "shift": "the whole beam or source moves to the side",
+    "half_shift": "one half of the field moves along the line between the halves",
+    "halves_apart": "the halves move along that line in opposite directions: center and integral stay",
+    "penumbra": "the penumbra of the source becomes so much wider",
+    "dwell_time": "the first of three dwell positions so much longer, the last as much shorter",
+    "output": "the dose times 1 + size",
+    "low_dose_bath": "an extra field of 110 mm x 110 mm with this share of the fluence",
+    "hot_spot": "an extra field of 10 mm x 10 mm in the middle with this share of the fluence",
+    "cold_spot": "so much less fluence in the middle 10 mm x 10 mm",
+    "hot_and_cold": "so much more fluence in 10 mm x 10 mm, so much less beside: the integral stays",
+    "missing_leaf": "a strip of the field of this width is closed, 5 mm beside the middle",
+    "energy": "the tube voltage",
+    "half_energy": "the tube voltage in one half of the field",
+    "wrong_material": "a piece of this size is lung or bone in water, or soft tissue in the thorax",
+}
+"""What is changed in the project's own study, by the name of the change."""
+
+
 def label(metric: str) -> str:
     """Short name of a metric.
 

@@ -10,7 +10,7 @@ from dosemover.study.analysis_detection import AUC_WANTED, BOOTSTRAPS, FALSE_ALA
 from dosemover.study.analysis_findings import FINDINGS, beyond_two_numbers
 from dosemover.study.analysis_gamma import gamma_rows
 from dosemover.study.analysis_kinds import KINDS, Measure, duel, keys_of, mean_measure
-from dosemover.study.analysis_labels import label, matching, pretty
+from dosemover.study.analysis_labels import ABOUT, label, matching, pretty
 from dosemover.study.analysis_losses import race_rows
 from dosemover.study.analysis_summary import StudyAnalysis
 from dosemover.study.analysis_verdicts import Finding, number
@@ -114,6 +114,11 @@ def _levels(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     return found
 
 
+def _is_own(analysis: StudyAnalysis) -> bool:
+    """Whether this is the project's own study."""
+    return analysis.provenance.get("study") == OWN_STUDY
+
+
 def _changes(analysis: StudyAnalysis) -> list[dict[str, Any]]:
     """Changes with the sizes that were studied."""
     found: dict[str, dict[str, Any]] = {}
@@ -121,7 +126,13 @@ def _changes(analysis: StudyAnalysis) -> list[dict[str, Any]]:
         if cell.change != "none":
             entry = found.setdefault(
                 cell.change,
-                {"name": pretty(cell.change), "unit": cell.magnitude_unit, "sizes": set(), "cases": set()},
+                {
+                    "name": pretty(cell.change),
+                    "about": ABOUT.get(cell.change, "") if _is_own(analysis) else "",
+                    "unit": cell.magnitude_unit,
+                    "sizes": set(),
+                    "cases": set(),
+                },
             )
             entry["sizes"].add(cell.magnitude)
             entry["cases"].add(pretty(cell.case))
@@ -290,7 +301,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "finest_mm": analysis.voxel_mm(analysis.finest_case),
         "fine_of": lambda word, metric: _one_size(analysis, word, metric, analysis.finest_case),
         "remeasured": analysis.provenance.get("remeasured"),
-        "own": analysis.provenance.get("study") == OWN_STUDY,
+        "own": _is_own(analysis),
         "false_alarms": 100 * FALSE_ALARMS,
         "power": 100 * POWER_WANTED,
         "auc": AUC_WANTED,

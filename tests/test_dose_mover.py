@@ -299,6 +299,18 @@ def test_the_gradient_is_that_of_finite_differences(shape, record_validation):
     )
 
 
+def test_a_plan_that_says_nothing_below_its_accuracy_gives_no_negative_squares():
+    x = np.cumsum([0.0, 1.14785854, 0.21597061, 1.42306096])
+    grid = Grid(z_edges_mm=np.arange(4) * 0.13952585, y_edges_mm=np.arange(10) / 12, x_edges_mm=x)
+    a, b = np.zeros(grid.shape), np.zeros(grid.shape)
+    a[:, :3, 2], b[:, :3, 2] = 1.07431104e-05, 1.05825052e-05
+    b[:, :3, 1] = b[:, 6:, 1] = 5.2912526e-07
+    reference, evaluated = (DoseMap(dose_gy=m, grid=grid) for m in (a, b))
+    found = dose_movers_distance(reference=reference, evaluated=evaluated, ambient_dose_gy=0.0)
+    assert found.lower <= found.value <= found.upper
+    assert all(np.isfinite(part) for part in found.parts.values())
+
+
 def test_the_gradient_reaches_the_evaluated_grid_through_mask_and_weight():
     rng = np.random.default_rng(6)
     grid = Grid.regular(shape=(4, 5, 6), spacing_mm=(2.0, 2.0, 2.0))

@@ -300,7 +300,7 @@ def _value_and_parts(
     """DMD [mm], its moved and its changed part, of the estimate or of the plan of the static form."""
     squared, moved, changed = estimate.squared, estimate.moved_squared, estimate.changed_squared
     if static is not None:
-        squared = static.estimate / problem.mass
+        squared = max(static.estimate, 0.0) / problem.mass
         moved = min(static.bound.moved / problem.mass, squared)
         changed = (squared - moved) * problem.screening
     parts = {"dmd_moved_mm": float(np.sqrt(moved)), "dmd_changed_percent": 100 * float(np.sqrt(changed))}

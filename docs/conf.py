@@ -36,6 +36,7 @@ exclude_patterns = [
     "_extensions",
     "_templates",
     "calibration/*.md",  # tables that pages include
+    "moments/*.md",
     "readings.md",
     "tables/*.md",
     "tutorials/*",  # scripts: the gallery writes their pages

@@ -1,6 +1,6 @@
 """Moment distances and direct W_2 against simulated Monte Carlo noise: the last part of moments_noise.py.
 
-    python studies/moments_montecarlo.py [-o docs/moments] [--noise 20,10,5,2,1,0.2] [--replicates N]
+    python studies/moments_montecarlo.py [-o docs/moments] [--noise 20,10,5,2,1,0.2] [--tables]
 
 A 40 mm field of 0.1 MeV photons in 120 mm of water, voxels of 6 mm, track-length estimator, 10 batches. The
 evaluated map is an independent simulation with its beam 3 mm aside (shift), of 0.12 MeV (range: the dose
@@ -10,6 +10,7 @@ inverse square of the noise.
 """
 
 import argparse
+import csv
 import time
 from pathlib import Path
 
@@ -24,6 +25,17 @@ HISTORIES_AT_ONE_PERCENT = 400_000
 BATCHES = 10
 REPLICATES = {20.0: 16, 10.0: 16, 5.0: 16, 2.0: 16, 1.0: 8, 0.2: 4}
 """Pairs of every change at each noise level [%]."""
+
+TITLES = {
+    "mean_shift": "mean shift",
+    "gaussian": "Gaussian",
+    "galerkin": "Galerkin",
+    "galerkin_less_floor": "Galerkin less floor",
+    "moment_sos_2": "moment-SoS, $r=2$",
+    "direct_w2": "direct $W_2$",
+    "atoms_12_mm": "atoms of 12 mm",
+}
+"""Distances in the tables: the moment levels, then the two direct ones."""
 
 CHANGES = ("shift 3 mm", "range (0.12 MeV)", "hot spot +30 %", "output +3 %")
 
@@ -120,6 +132,34 @@ def montecarlo(levels, truth_percent):
     return rows
 
 
+def tables(folder):
+    """Bias and spread of every distance at every noise level, and its cost: Markdown from the summary."""
+    with open(folder / "montecarlo_summary.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    noises = sorted({float(row["n_or_noise_percent"]) for row in rows}, reverse=True)
+    titles = " | ".join(f"{noise:.2g} %" for noise in noises)
+    lines = [f"| change | distance | its truth / mm | {titles} |", "|---" * (3 + len(noises)) + "|"]
+    for change in CHANGES:
+        for name, title in TITLES.items():
+            own = [row for row in rows if (row["case"], row["distance"]) == (change, name)]
+            own.sort(key=lambda row: -float(row["n_or_noise_percent"]))
+            cells = [f"{signed(row['bias_mm'])} ± {float(row['spread_mm']):.2f}" for row in own]
+            lines.append(f"| {change} | {title} | {float(own[0]['truth_mm']):.2f} | {' | '.join(cells)} |")
+    (folder / "montecarlo_table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    lines = ["| distance | CPU-s, least to most | bytes kept |", "|---|---|---|"]
+    for name, title in TITLES.items():
+        own = [row for row in rows if row["distance"] == name]
+        seconds = sorted(float(row["cpu_s"]) for row in own)
+        lines.append(f"| {title} | {seconds[0]:.2g} to {seconds[-1]:.2g} | {int(float(own[0]['bytes'])):,} |")
+    (folder / "montecarlo_costs.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def signed(value):
+    """A bias with its sign; none where it rounds to 0."""
+    text = f"{float(value):+.2f}".replace("-", "−")
+    return "0.00" if text[1:] == "0.00" else text
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -130,10 +170,15 @@ def main():
     parser.add_argument("--noise", default="20,10,5,2,1,0.2", help="levels in percent")
     parser.add_argument("--replicates", type=int, help="of every level; by default 16 down to 4")
     parser.add_argument("--truth", type=float, default=0.2, help="noise of the maps behind the truth")
+    parser.add_argument("--tables", action="store_true", help="only write the tables from the summary")
     arguments = parser.parse_args()
+    if arguments.tables:
+        tables(arguments.output)
+        return
     levels = [float(level) for level in arguments.noise.split(",")]
     replicates = {level: arguments.replicates or REPLICATES.get(level, 8) for level in levels}
     write(arguments.output, "montecarlo", montecarlo(replicates, arguments.truth))
+    tables(arguments.output)
 
 
 if __name__ == "__main__":

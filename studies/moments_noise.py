@@ -390,10 +390,11 @@ def main():
     if "real" in parts and (DATA / "mc_egsnrc").exists():
         write(arguments.output, "real", real(5 if few else 40))
     if "montecarlo" in parts:
-        from moments_montecarlo import REPLICATES, montecarlo
+        from moments_montecarlo import REPLICATES, montecarlo, tables
 
         levels = dict.fromkeys((20.0, 10.0, 5.0), 2) if few else REPLICATES
         write(arguments.output, "montecarlo", montecarlo(levels, 1.0 if few else 0.2))
+        tables(arguments.output)
     print(
         f"written to {arguments.output}; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB"
     )

@@ -199,10 +199,12 @@ def figure_costs(analysis: StudyAnalysis) -> Figure | None:
 
 _ASKED = (
     "dmd_mm",
+    "dmd_moved_mm",
     "moment_dmd_mm",
     "moment_w2_mm",
     "kr_mm",
     "center_shift_mm",
+    "best_shift_mm",
     "mass_ratio",
     "rmse_gy",
     "debiased_rmse_gy",

@@ -341,9 +341,35 @@ def test_noise_alone_is_not_significant_and_a_change_is():
     null = dm.compare(one, two, metrics=["mass", "rmse_gy"], null=39)
     real = dm.compare(one, changed, metrics=["mass", "rmse_gy"], null=39)
     assert null.metrics["mass_ratio"].p > 0.05
+    # 9 standard deviations; Student's t, since 1680 voxels tell of 125 weak lags with 9 degrees of freedom
     assert real.metrics["mass_ratio"].p < 1e-4
     assert real.metrics["mass_ratio"].z > 5
     assert real.metrics["rmse_gy"].value > real.metrics["rmse_gy"].floor
+
+
+def test_the_largest_difference_is_judged_by_the_uncertainty_that_its_voxel_states():
+    """One voxel among noisy ones states 7 times their uncertainty, and reads 1.4 deviations."""
+    rng = np.random.default_rng(11)
+    sigma = np.full(GRID.shape, 0.4)
+    sigma[5, 6, 7] = 3.0
+    doses = 1 + 0.4 * rng.standard_normal((2, *GRID.shape)).clip(-2.4, 2.6)
+    doses[:, 5, 6, 7] = 1.0, 7.0
+    maps = [dm.DoseMap(dose_gy=dose, grid=GRID, uncertainty_gy=sigma) for dose in doses]
+    found = dm.compare(*maps, metrics=["max_difference_gy"], null=99).metrics["max_difference_gy"]
+    assert found.value == pytest.approx(6.0)
+    assert found.p > 0.05  # 0.01, the least of 99 draws, with the uncertainty of its neighborhood
+    assert found.floor_sd > 1  # 0.3 there
+
+
+def test_sums_of_a_small_map_lose_little_of_their_power_to_an_estimated_correlation():
+    """Independent noise; the output change is 4.2 standard deviations of the mass ratio."""
+    found = {}
+    for scale in (1.0, 1.012):
+        pairs = [(field(seed=2 * k, noise=0.03), field(scale, seed=2 * k + 1, noise=0.03)) for k in range(60)]
+        p = [dm.compare(*pair, metrics=["mass"]).metrics["mass_ratio"].p for pair in pairs]
+        found[scale] = np.mean(np.array(p) <= 0.05)
+    assert found[1.0] <= 0.08
+    assert found[1.012] >= 0.9
 
 
 def test_batches_give_exact_significance():

@@ -389,6 +389,30 @@ def test_the_floor_of_batches_sees_correlated_noise():
     assert dose_mover_floor(reference=white, evaluated=white).floor < 0.8 * np.mean(values)
 
 
+def test_p_of_the_moved_part_knows_that_the_correlation_is_in_doubt():
+    """Noise whose blocks of 2 x 2 x 2 are one: all modes longer than that err together."""
+    grid = Grid.regular(shape=(12, 12, 12), spacing_mm=(4.0, 4.0, 4.0))
+    one = DoseMap(dose_gy=np.ones(grid.shape), grid=grid, uncertainty_gy=np.full(grid.shape, 0.05))
+
+    def blocks(uncertainty_gy, rng):
+        return np.kron(rng.standard_normal((6, 6, 6)), np.ones((2, 2, 2)))
+
+    floors = [
+        dose_mover_floor(
+            reference=one, evaluated=one, normal=blocks, freedom=freedom, inflation=8.0, n_probes=32
+        ).parts["dmd_moved_mm"]
+        for freedom in (np.inf, 1000.0, 10.0)
+    ]
+    known, sure, doubtful = (f.mean_variance - floors[0].mean_variance for f in floors)
+    square = floors[0].mean
+    assert known == 0
+    assert sure == pytest.approx(2 * square**2 / 1000)  # the whole square goes with the inflation
+    # sums of 8 equal voxels have 8 times the variance; what moves within blocks less: a share in doubt
+    assert 2 * square**2 / 10 * 0.5 < doubtful <= 2 * square**2 / 10
+    values = 1.3 * np.sqrt(square)
+    assert floors[2].p_value(values) > 2 * floors[0].p_value(values)
+
+
 def test_the_displacement_field_is_the_shift_and_the_residual_small():
     where = {"shape": (24, 24, 24), "spacing": (2.0, 2.0, 2.0), "base": 0.002}
     a, b = blob(**where), blob(**where, shift=(0.6, -0.4, 0.2))

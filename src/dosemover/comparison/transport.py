@@ -136,8 +136,7 @@ def mover_judge(context: ComparisonContext, shared: dict[str, Any]) -> Callable[
         floor = transport.dose_mover_floor(
             **shared,
             seed=context.settings.seed,
-            normal=noise.model.draw if noise.needs_correlation else None,
-            freedom=noise.model.correlation.freedom if noise.needs_correlation else np.inf,
+            **_known_correlation(noise),
         )
         parts, probes, method = floor.parts, floor.n_probes, floor.method
     if relabelled and gram is not None:
@@ -161,6 +160,15 @@ def mover_judge(context: ComparisonContext, shared: dict[str, Any]) -> Callable[
         )
 
     return judge
+
+
+def _known_correlation(noise: NoiseAtHand) -> dict[str, Any]:
+    """How the noise of maps without batches hangs together, and how well that is known."""
+    if not noise.needs_correlation:
+        return {}
+    model = noise.model
+    known = {"freedom": model.correlation.freedom, "inflation": model.correlation.inflation}
+    return {"normal": model.draw, **known}
 
 
 def _gram(noise: NoiseAtHand, shared: dict[str, Any], seed: int) -> tuple[MoverGram | None, dict[str, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ StandardNoise = Callable[[NDArray[Any], np.random.Generator], NDArray[np.float64
 _FEWEST_PROBES, _MOST_PROBES = 4, 32
 _PROBED_VOXELS = 1e6
 """Voxels of all probes together: a second or two."""
+_SURE_FREEDOM = 200.0
+"""Degrees of freedom from which a correlation is known well enough: 10 % of the square is in doubt."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,6 +96,7 @@ def dose_mover_floor(
     seed: int = 0,
     normal: StandardNoise | None = None,
     freedom: float = np.inf,
+    inflation: float = 1.0,
 ) -> MoverFloor:
     r"""Noise floor of the Dose Mover's Distance and its parts, from uncertainty maps or batches.
 
@@ -122,6 +125,8 @@ def dose_mover_floor(
         spatial correlation; independent voxels unless given.
     freedom : float
         Degrees of freedom of the variance of a sum that this correlation gives, for p values.
+    inflation : float
+        Variance of a sum that this correlation gives, over that of independent voxels.
 
     Raises
     ------
@@ -130,9 +135,14 @@ def dose_mover_floor(
 
     Notes
     -----
+    An error of the correlation is common to all that it joins: its lags times one factor change E[DMD^2] by
+    d = (E - E_0) I / (I - 1) times the relative change of the inflation I, E_0 being that of independent
+    voxels. p takes the variance 2 d^2 / freedom of the mean from it (d = E where freedom exceeds 200, without
+    the second set of probes that E_0 takes), or, where that is more, the one of modes that err independently.
+
     *Matches* simulated replicates within 5 % up to 5 % noise (tests). *Limits*: the change is a matter of
     few smooth modes, so that few probes leave its floor uncertain by 10 to 40 %; p values know it.
-    *Cost*: one solve a probe.
+    *Cost*: one solve a probe; two where freedom lies below 200.
     """
     problem = mover_problem(
         reference=reference,
@@ -155,8 +165,17 @@ def dose_mover_floor(
     probes = [_probe(noisy, problem.grid, factor, rng, normal) for _ in range(count)]
     independent = normal is None and all(m.batches_gy is None for m in noisy)
     inverse = _inverse_freedom(noisy)
-    known = 1 / freedom if normal is not None else 0.0
-    parts = _parts(problem, np.stack(probes), independent=independent, inverse=inverse, known=known)
+    parts = _parts(problem, np.stack(probes), independent=independent, inverse=inverse)
+    if normal is not None and np.isfinite(freedom):
+        plain = None
+        if inflation > 1 and freedom < _SURE_FREEDOM:
+            white = [_probe(noisy, problem.grid, factor, rng, None) for _ in range(count)]
+            forms = inverse_operator(problem, np.stack(white)).forms()
+            plain = {key: float(np.mean(np.diagonal(form))) for key, form in forms.items()}
+        parts = {
+            key: _in_doubt(one, None if plain is None else plain[key], freedom, inflation)
+            for key, one in parts.items()
+        }
     kinds = {"batches" if m.batches_gy is not None else "uncertainty maps" for m in noisy}
     return mover_floor(
         parts,
@@ -189,13 +208,12 @@ def _probe(
 
 
 def _parts(
-    problem: MoverProblem, probes: NDArray[np.float64], *, independent: bool, inverse: float, known: float
+    problem: MoverProblem, probes: NDArray[np.float64], *, independent: bool, inverse: float
 ) -> dict[str, QuadraticNoise]:
     """Mean and variance of the squares from the probes.
 
-    The variance of the mean adds what few batches (``inverse``), the correlation (``known``) and the number
-    of probes leave open. For independent voxels tr((A^-1 C)^2) = E |C^1/2 A^-1 z|^2; otherwise
-    E (z_1 A^-1 z_2)^2.
+    The variance of the mean adds what few batches (``inverse``) and the number of probes leave open. For
+    independent voxels tr((A^-1 C)^2) = E |C^1/2 A^-1 z|^2; otherwise E (z_1 A^-1 z_2)^2.
     """
     applied = inverse_operator(problem, probes)
     volume = problem.grid.voxel_volume_mm3
@@ -212,9 +230,20 @@ def _parts(
             second = max((second - 2 * first**2 * inverse) / (1 + inverse), 0.05 * second)
         drawn = float(np.var(firsts, ddof=1)) if independent and count > 1 else second
         parts[key] = QuadraticNoise(
-            mean=first, variance=second, mean_variance=second * (inverse + known) + drawn / count
+            mean=first, variance=second, mean_variance=second * inverse + drawn / count
         )
     return parts
+
+
+def _in_doubt(one: QuadraticNoise, plain: float | None, freedom: float, inflation: float) -> QuadraticNoise:
+    """A square whose mean the correlation leaves in doubt; ``plain`` is the mean for independent voxels."""
+    slope = one.mean
+    if plain is not None:
+        slope = float(np.clip((one.mean - plain) * inflation / (inflation - 1), 0.0, one.mean))
+    elif freedom < _SURE_FREEDOM:
+        slope = 0.0  # no correlation was found that a factor could change
+    doubt = max(2 * slope**2, one.variance) / freedom
+    return replace(one, mean_variance=one.mean_variance + doubt)
 
 
 def _inverse_freedom(maps: list[DoseMap]) -> float:

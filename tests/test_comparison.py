@@ -339,12 +339,14 @@ def test_noise_alone_is_not_significant_and_a_change_is():
     one, two = field(seed=1, noise=0.03), field(seed=2, noise=0.03)
     changed = field(1.05, seed=3, noise=0.03)
     null = dm.compare(one, two, metrics=["mass", "rmse_gy"], null=39)
-    real = dm.compare(one, changed, metrics=["mass", "rmse_gy"], null=39)
+    real = dm.compare(one, changed, metrics=["mass", "rmse_gy", "debiased"], null=39)
     assert null.metrics["mass_ratio"].p > 0.05
     # 9 standard deviations; Student's t, since 1680 voxels tell of 125 weak lags with 9 degrees of freedom
     assert real.metrics["mass_ratio"].p < 1e-4
     assert real.metrics["mass_ratio"].z > 5
     assert real.metrics["rmse_gy"].value > real.metrics["rmse_gy"].floor
+    assert real.metrics["debiased_rmse_gy"].p == pytest.approx(real.metrics["rmse_gy"].p, rel=1e-6)
+    assert abs(real.metrics["debiased_rmse_gy"].floor) < 0.2 * real.metrics["rmse_gy"].floor
 
 
 def test_the_largest_difference_is_judged_by_the_uncertainty_that_its_voxel_states():

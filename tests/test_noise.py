@@ -15,6 +15,7 @@ from dosemover.noise import (
     NoiseModel,
     centered_weights,
     correlated_normal,
+    debiased_significance,
     histories_factor,
     lag_correlation,
     low_sampling,
@@ -259,6 +260,21 @@ def test_variance_of_a_sum_is_that_of_drawn_fields_edges_included():
     found = correlation.sum_variance(deviation)
     assert np.var(sums) == pytest.approx(found, rel=0.08)
     assert found < correlation.inflation * np.sum(deviation**2)
+
+
+def test_the_debiased_root_has_the_p_value_of_the_mean_square_and_a_floor_about_0():
+    rng = np.random.default_rng(27)
+    mean, freedom = 0.04, 30
+    squares = mean * rng.chisquare(freedom, 100_000) / freedom
+    moments = {"mean": mean, "variance": 2 * mean**2 / freedom, "method": ""}
+    roots = np.copysign(np.sqrt(np.abs(squares - mean)), squares - mean)
+    for value in (roots.max(), 0.08, 0.0, -0.05, -0.3):
+        square = max(mean + np.copysign(value**2, value), 0.0)
+        found = debiased_significance(value, **moments)
+        assert found.p == square_significance(square, root=False, **moments).p
+        assert found.floor == pytest.approx(roots.mean(), abs=5e-4)
+        assert found.floor_sd == pytest.approx(roots.std(), rel=0.01)
+    assert debiased_significance(0.1, mean=0.0, variance=0.0, method="").p == 1.0
 
 
 def test_a_sum_of_estimated_scatter_follows_students_t():

@@ -14,6 +14,7 @@ from dosemover.noise import (
     BatchPermutations,
     Significance,
     combined_variance,
+    debiased_significance,
     significance,
     square_significance,
     sum_significance,
@@ -21,11 +22,8 @@ from dosemover.noise import (
 
 _RELABELLINGS = 999
 
-KEYS = frozenset({"mass_ratio", "mean_difference_gy", "rmse_gy", "mse_gy2"})
+KEYS = frozenset({"mass_ratio", "mean_difference_gy", "rmse_gy", "mse_gy2", "debiased_rmse_gy"})
 """Metrics that have such floors."""
-
-_BATCH_KEYS = frozenset({"debiased_rmse_gy"})
-"""Those that have one from batches only."""
 
 Judge = Callable[[str, float], Significance]
 
@@ -46,8 +44,7 @@ def closed_floors(
     """
     if not noise.on_one_grid:
         return {}
-    known = KEYS | _BATCH_KEYS if noise.by_batches else KEYS
-    keys = [key for key in known if key in results and results[key].value is not None]
+    keys = [key for key in KEYS if key in results and results[key].value is not None]
     if not noise.reference.grid.is_even:
         keys = [key for key in keys if key != "mass_ratio"]
     if not keys:
@@ -119,6 +116,8 @@ def _by_variance(noise: NoiseAtHand) -> Judge:
             return square_significance(
                 value, mean=total / n, variance=square_variance, root=key == "rmse_gy", method=method
             )
+        if key == "debiased_rmse_gy":
+            return debiased_significance(value, mean=total / n, variance=square_variance, method=method)
         freedom = 1 / (1 / correlation.freedom + 2 * doubt**2) if doubt else correlation.freedom
         if key == "mean_difference_gy":
             return sum_significance(value, center=0.0, deviation=deviation, method=method, freedom=freedom)

@@ -41,6 +41,41 @@ def square_significance(
     return Significance(floor=floor, floor_sd=deviation, z=z, p=p, n_draws=0, method=method)
 
 
+def debiased_significance(value: float, *, mean: float, variance: float, method: str) -> Significance:
+    """Floor and significance of the signed root of a mean square less its mean under noise alone.
+
+    Parameters
+    ----------
+    value : float
+        The signed root, as `debiased_rmse` gives it.
+    mean, variance : float
+        Of the mean square itself under noise alone, as for `square_significance`.
+    method : str
+
+    Notes
+    -----
+    *Definition*: p is that of the mean square, which this is a monotonic function of; floor and its
+    deviation are those of the signed root of a gamma variable less its mean, at 1000 quantiles of it.
+    """
+    from scipy.special import gammaincinv
+
+    if mean <= 0 or variance <= 0:
+        return Significance(floor=0.0, floor_sd=0.0, z=None, p=1.0, n_draws=0, method=method)
+    shape = mean**2 / variance
+    excess = mean * (gammaincinv(shape, (np.arange(1000) + 0.5) / 1000) / shape - 1)
+    roots = np.copysign(np.sqrt(np.abs(excess)), excess)
+    floor, deviation = float(roots.mean()), float(roots.std())
+    tail = tail_of_gamma(max(mean + float(np.copysign(value**2, value)), 0.0), mean, variance)
+    return Significance(
+        floor=floor,
+        floor_sd=deviation,
+        z=(value - floor) / deviation,
+        p=1.0 if tail is None else tail,
+        n_draws=0,
+        method=method,
+    )
+
+
 def sum_significance(
     value: float, *, center: float, deviation: float, method: str, freedom: float = np.inf
 ) -> Significance:

@@ -230,7 +230,7 @@ def figure_histories(analysis: StudyAnalysis) -> Figure | None:
     if not wanted:
         return None
     metrics = [m for m in _ASKED if m in analysis.metrics]
-    figure, grid = new_figure(1, len(wanted), height=0.19 * len(metrics) + 1.2, sharey=True)
+    figure, grid = new_figure(1, len(wanted), height=0.165 * len(metrics) + 1.2, sharey=True)
     for axes, (change, size) in zip(grid[0], wanted, strict=True):
         unit = analysis.table.select(change=change, magnitude=size)[0].magnitude_unit
         for k, case in enumerate(analysis.cases):

@@ -1,6 +1,6 @@
 """Are the p values right? Real Monte Carlo batches, split at random, against every method.
 
-    python studies/calibration.py --data DIR [--pairs 200] [--only uniformity|whole|estimated|...]
+    python studies/calibration.py --data DIR [--pairs 200] [--only uniformity|validation|whole|...]
         [--cases e_high_5,...] [--methods batches,...]
 
 DIR holds the DOSXYZnrc batches (eA.npz, eB.npz, pA.npz, pB.npz and the real changes); a planned dose without
@@ -33,7 +33,15 @@ from dosemover.dose import DoseMap
 from dosemover.examples import example_pair
 from dosemover.grid import Grid
 from dosemover.io import read_dose
-from dosemover.montecarlo import Beam, SimulationConfig, Spectrum, simulate, water_tank
+from dosemover.montecarlo import (
+    Beam,
+    PointSource,
+    SimulationConfig,
+    Spectrum,
+    simulate,
+    thorax,
+    water_tank,
+)
 from dosemover.noise import NoiseCorrelation, NoiseModel, noise_model
 from dosemover.transport import dose_movers_distance
 
@@ -135,11 +143,24 @@ CASES = {
     "white_high_10": Case(beam="white", **_SMALL_FIELD, batches=10),
     "white_low_10": Case(beam="white", **_SMALL_OUTSIDE, batches=10),
 }
+UNSEEN = {
+    "brachy_near_10": Case(beam="brachy", size=(12, 12, 12), starts=((4, 8), (4, 8), (4, 8)), batches=10),
+    "brachy_far_5": Case(beam="brachy", size=(22, 22, 7), starts=((0, 2), (0, 2), (0, 1)), batches=5),
+    "thorax_10": Case(beam="thorax", size=(10, 14, 12), starts=((6, 9), (3, 8), (13, 18)), batches=10),
+    "e_tail_10": Case(beam="e", size=(10, 16, 12), starts=((14, 17), (17, 31), (17, 35)), batches=10),
+    "p_deep_8": Case(beam="p", size=(14, 14, 14), starts=((20, 28), (18, 32), (18, 32)), batches=8),
+}
+"""Beams, phantoms and places that the method was not developed on."""
 
 
 def pools(data: Path, beams: set[str]) -> dict[str, NDArray[np.float32]]:
     """40 null batches [batch, z, y, x] of each beam."""
-    made = {"kv": engine_batches, "white": white_batches}
+    made = {
+        "kv": engine_batches,
+        "white": white_batches,
+        "brachy": brachy_batches,
+        "thorax": thorax_batches,
+    }
     return {
         beam: made[beam]()
         if beam in made
@@ -157,6 +178,30 @@ def engine_batches() -> NDArray[np.float32]:
     assert batches is not None
     along_z = np.moveaxis(batches, 2, 1)  # the beam travels along y
     return np.asarray(along_z / along_z.mean(axis=0).max(), dtype=np.float32)
+
+
+def brachy_batches() -> NDArray[np.float32]:
+    """Batches of the built-in engine: Ir-192 at two dwell positions in water, 5 mm voxels."""
+    sources = tuple(
+        PointSource(spectrum=Spectrum.radionuclide("Ir-192"), position_mm=(0.0, 0.0, z)) for z in (-8.0, 8.0)
+    )
+    return _simulated(water_tank(size_mm=120.0, voxel_mm=5.0), sources, histories=20_000, seed=31)
+
+
+def thorax_batches() -> NDArray[np.float32]:
+    """Batches of the built-in engine: 2 MeV photons from the front through chest wall and lung."""
+    beam = Beam(spectrum=Spectrum.mono(2.0), field_mm=60.0, isocenter_mm=(60.0, 0.0, 0.0))
+    return _simulated(thorax(voxel_mm=8.0), (beam,), histories=40_000, seed=32)
+
+
+def _simulated(phantom: Any, sources: tuple[Any, ...], *, histories: int, seed: int) -> NDArray[np.float32]:
+    """40 batches of so many histories each, about 1 at the maximum."""
+    config = SimulationConfig(
+        phantom=phantom, sources=sources, histories=BATCHES * histories, batches=BATCHES
+    )
+    batches = simulate(config, seed=seed).batches_gy
+    assert batches is not None
+    return np.asarray(batches / batches.mean(axis=0).max(), dtype=np.float32)
 
 
 def white_batches() -> NDArray[np.float32]:
@@ -238,9 +283,10 @@ def uniformity(
 
     The folder ``raw`` keeps the p values of every pair: pairs that are there are not run again.
     """
-    found = pools(data, {CASES[name].beam for name in chosen})
+    cases = CASES | UNSEEN
+    found = pools(data, {cases[name].beam for name in chosen})
     for name in chosen:
-        case = CASES[name]
+        case = cases[name]
         pool = found[case.beam]
         noise = noise_percent(pool[case.region(np.random.default_rng(0))]) / np.sqrt(case.batches)
         for method in methods:
@@ -570,7 +616,7 @@ def write(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
     path = out / f"{name}.csv"
     keys = list(rows[0])
     most: dict[tuple[Any, Any], int] = {}
-    if name == "uniformity":
+    if name in ("uniformity", "validation"):
         keys = ["case", "noise_percent", "method", "metric", "pairs", "fires_percent", "ks_p"]
         rows = sorted(_kept(path, rows) + rows, key=_place)
         for r in rows:
@@ -580,7 +626,7 @@ def write(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, keys, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    if name == "uniformity":
+    if name in ("uniformity", "validation"):
         rows = [r | {"of": most[r["case"], r["method"]]} for r in rows]
     table = _pivot(rows, *_LAYOUT[name]) if name in _LAYOUT else (keys, [[r[k] for k in keys] for r in rows])
     head, body = table
@@ -591,6 +637,7 @@ def write(out: Path, name: str, rows: list[dict[str, Any]]) -> None:
 
 _LAYOUT = {
     "uniformity": (("case", "noise_percent", "method", "of"), "metric", "fires_percent"),
+    "validation": (("case", "noise_percent", "method", "of"), "metric", "fires_percent"),
     "changes": (("metric",), ("change", "batches"), ("found", "z")),
 }
 """Rows, columns and entries of the Markdown tables."""
@@ -626,13 +673,13 @@ def _kept(path: Path, replaced: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [
             row
             for row in csv.DictReader(file)
-            if row["case"] in CASES and (row["case"], row["method"]) not in again
+            if row["case"] in CASES | UNSEEN and (row["case"], row["method"]) not in again
         ]
 
 
 def _place(row: dict[str, Any]) -> tuple[int, ...]:
     """Where a row of the table of p values stands."""
-    lists: tuple[tuple[str, ...], ...] = (tuple(CASES), METHODS, METRICS)
+    lists: tuple[tuple[str, ...], ...] = (tuple(CASES | UNSEEN), METHODS, METRICS)
     return tuple(
         names.index(row[key]) for names, key in zip(lists, ("case", "method", "metric"), strict=True)
     )
@@ -642,8 +689,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=200)
-    parser.add_argument("--only", choices=("uniformity", "whole", "estimated", "changes", "slopes"))
-    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument(
+        "--only", choices=("uniformity", "validation", "whole", "estimated", "changes", "slopes")
+    )
+    parser.add_argument("--cases", help="of the first two tables; all unless given")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--raw", type=Path, help="folder that keeps the p values of every pair")
@@ -651,12 +700,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.raw:
         options.raw.mkdir(parents=True, exist_ok=True)
-    if options.only in (None, "uniformity"):
-        for name in options.cases.split(","):
+    for table, cases in (("uniformity", CASES), ("validation", UNSEEN)):
+        if options.only not in (None, table):
+            continue
+        for name in options.cases.split(",") if options.cases else cases:
             rows = list(
                 uniformity(options.data, options.pairs, [name], options.methods.split(","), options.raw)
             )
-            write(options.out, "uniformity", rows)
+            write(options.out, table, rows)
             print(name, "done", flush=True)
     if options.only in (None, "whole"):
         write(options.out, "whole", list(whole_maps(options.data, options.pairs)))

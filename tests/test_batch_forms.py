@@ -106,6 +106,29 @@ def test_merged_voxels_leave_the_forms_of_smooth_differences_alone():
         assert merged == pytest.approx(whole, rel=0.05), key
 
 
+def test_four_probes_beside_merged_voxels_find_the_floor_of_all_voxels():
+    """Each batch with an output of its own: one strong mode, which four probes alone know to 70 % only."""
+    rng = np.random.default_rng(8)
+    grid = Grid.regular(shape=(24, 25, 26), spacing_mm=(2.0, 2.0, 2.0))
+
+    def run():
+        dose = simulated(rng, n=10, grid=grid)
+        output = 1 + 0.03 * rng.standard_normal(10)
+        return DoseMap.from_batches(dose.batches_gy * output[:, None, None, None], grid)
+
+    pair = {"reference": run(), "evaluated": run()}
+    exact = dose_mover_gram(**pair).noise()
+    merged = dose_mover_gram(**pair, solved_voxels=50_000)
+    assert max(merged.merged) == 2
+    for seed in range(4):
+        found = dose_mover_floor(**pair, n_probes=4, seed=seed, gram=merged).parts
+        for key in PARTS:
+            assert found[key].root[0] == pytest.approx(exact[key].root[0], rel=0.06), key
+            assert found[key].root[1] == pytest.approx(exact[key].root[1], rel=0.15), key
+    alone = [dose_mover_floor(**pair, n_probes=4, seed=seed).floor_sd for seed in range(4)]
+    assert max(alone) / min(alone) > 1.5
+
+
 def test_one_batch_and_two_grids_are_refused():
     rng = np.random.default_rng(6)
     a = simulated(rng)

@@ -136,6 +136,7 @@ def mover_judge(context: ComparisonContext, shared: dict[str, Any]) -> Callable[
         floor = transport.dose_mover_floor(
             **shared,
             seed=context.settings.seed,
+            gram=gram,
             **_known_correlation(noise),
         )
         parts, probes, method = floor.parts, floor.n_probes, floor.method

@@ -173,6 +173,13 @@ def test_too_few_draws_are_refused():
         significance(1.0, floor_values=[1.0])
 
 
+def test_nulls_that_scatter_by_rounding_alone_give_no_z():
+    found = significance(2.0, floor_values=[1.0, 1.0 + 2e-16, 1.0 - 2e-16])
+    assert found.z is None
+    assert found.floor_sd == 0.0
+    assert found.p == 0.25
+
+
 def test_permutation_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(9)
     p_values = []

@@ -13,6 +13,9 @@ from dosemover.errors import InputError
 Direction = Literal["larger", "smaller", "both"]
 """Which values of a metric speak of a difference: larger, smaller, or either side of the floor."""
 
+_ROUNDING = 1e-12
+"""Relative difference of values that are equal but for rounding."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Significance:
@@ -90,6 +93,8 @@ def significance(
     nulls = floors if null_values is None else np.asarray(null_values, dtype=np.float64)
     nulls = nulls[np.isfinite(nulls)]
     floor, deviation = float(floors.mean()), float(floors.std(ddof=1))
+    if deviation <= _ROUNDING * float(np.max(np.abs(floors))):
+        deviation = 0.0
     hits = np.count_nonzero(_at_least_as_extreme(value, nulls, direction))
     return Significance(
         floor=floor,
@@ -103,7 +108,7 @@ def significance(
 
 def _at_least_as_extreme(value: float, nulls: np.ndarray, direction: Direction) -> np.ndarray:
     """Null values that speak of a difference at least as loudly as the value, ties included."""
-    tolerance = 1e-12 * max(abs(value), float(np.max(np.abs(nulls), initial=0.0)))
+    tolerance = _ROUNDING * max(abs(value), float(np.max(np.abs(nulls), initial=0.0)))
     if direction == "larger":
         return nulls >= value - tolerance
     if direction == "smaller":

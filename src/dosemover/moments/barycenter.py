@@ -113,6 +113,8 @@ def moment_barycenter(
     n = len(tallies)
     if n < _FEWEST:
         raise InputError(f"a barycenter takes two tallies or more, got {n}.")
+    for tally in tallies:
+        tally.check_mass()
     share = np.full(n, 1 / n) if weights is None else np.asarray(weights, dtype=np.float64)
     if share.shape != (n,) or np.any(share <= 0):
         raise InputError(f"`weights` must be {n} positive numbers, got {share.tolist()}.")

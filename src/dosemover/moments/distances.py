@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dosemover.dose import DoseMap
+from dosemover.errors import InputError
 from dosemover.grid import Grid, union_grid
 from dosemover.moments.galerkin import GalerkinLevel, GalerkinResult, galerkin_dmd, galerkin_w2
 from dosemover.moments.tally import DEFAULT_DEGREE, Box, tally_map
@@ -12,9 +13,20 @@ from dosemover.transport.result import TransportResult
 
 
 def support_box(*maps: DoseMap) -> Box:
-    """Smallest box of whole voxels that holds the dose of every map: (low, high) [mm] along z, y, x."""
+    """Smallest box of whole voxels that holds the dose of every map: (low, high) [mm] along z, y, x.
+
+    Raises
+    ------
+    InputError
+        When a map has no dose.
+    """
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for dose in maps:
+        if not dose.dose_gy.any():
+            raise InputError(
+                f"{dose.name or 'a map'} holds no dose: every voxel is 0. It has no support, no moments "
+                "but 0. Check that the right file was exported."
+            )
         for axis, edges in enumerate(dose.grid.edges_mm):
             others = tuple(i for i in range(3) if i != axis)
             hit = np.flatnonzero(dose.dose_gy.any(axis=others))

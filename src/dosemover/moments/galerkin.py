@@ -120,7 +120,9 @@ class GalerkinResult:
 
 
 def _require_one_box(reference: MomentTally, evaluated: MomentTally) -> None:
-    """Tallies of one degree on one box."""
+    """Tallies of one degree on one box, with mass."""
+    for tally in (reference, evaluated):
+        tally.check_mass()
     if reference.degree != evaluated.degree or not np.allclose(reference.box_mm, evaluated.box_mm):
         raise GridMismatchError(
             "the two tallies must share their box and degree: their moments cannot be subtracted otherwise. "
@@ -282,7 +284,7 @@ def galerkin_w2(
     GridMismatchError
         When boxes or degrees differ.
     InputError
-        When ``max_degree`` is more than the tallies allow.
+        When ``max_degree`` is more than the tallies allow, or a tally holds no mass.
 
     Notes
     -----

@@ -87,10 +87,11 @@ def tally_gaussian(tally: MomentTally) -> GaussianMoments:
     Raises
     ------
     InputError
-        When the tally has no second moments.
+        When the tally has no second moments, or no mass.
     """
     if tally.degree < 2:
         raise InputError(f"a covariance takes moments to degree 2, the tally holds {tally.degree}.")
+    tally.check_mass()
     first, second = central_moments(tally.tensor / tally.mass, tally.half_widths_mm)
     centers = np.array([(high + low) / 2 for low, high in tally.box_mm])
     return GaussianMoments(

@@ -270,7 +270,7 @@ def moment_sos(
     Raises
     ------
     InputError
-        When the tallies hold too few moments, or the order's matrices would not fit.
+        When the tallies hold too few moments or no mass, or the order's matrices would not fit.
 
     Notes
     -----
@@ -290,6 +290,7 @@ def moment_sos(
     Mula & Nouy 2024; Lasserre 2010; Gelbrich 1990; Papp & Yildiz 2019.
     """
     for tally in (reference, evaluated):
+        tally.check_mass()
         if tally.degree < 2 * order:
             raise InputError(
                 f"`order` {order} takes moments to degree {2 * order}, a tally holds {tally.degree}. "

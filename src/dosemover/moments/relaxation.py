@@ -59,6 +59,8 @@ def gram_basis(dimension: int, order: int, basis: Basis) -> tuple[MultiIndex, ..
         "reduced" keeps terms in x alone and in y alone up to ``order`` and mixed ones up to
         order - 1: still a lower bound, at about a fifth of the cost.
     """
+    if basis not in ("full", "reduced"):
+        raise InputError(f"`basis` must be 'full' or 'reduced', got {basis!r}. No other Gram basis is built.")
     every = total_degree_indices(2 * dimension, order)
     if basis == "full" or order == 1:
         return every

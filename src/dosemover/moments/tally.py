@@ -28,10 +28,20 @@ Box = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 
 def _check_degree(degree: int) -> None:
     """A degree that can be tallied and solved with."""
-    if not 0 <= degree <= MAX_DEGREE:
+    if not (isinstance(degree, int | np.integer) and 0 <= degree <= MAX_DEGREE):
         raise InputError(
-            f"`degree` must lie between 0 and {MAX_DEGREE}, got {degree}. Higher moments of a dose map "
-            "are noise, and their tensor holds (degree + 1)^3 numbers."
+            f"`degree` must lie between 0 and {MAX_DEGREE} and be a whole number, got {degree}. Higher "
+            "moments of a dose map are noise, and their tensor holds (degree + 1)^3 numbers."
+        )
+
+
+def _check_box(box: Box) -> None:
+    """A box with a width along each axis."""
+    sides = np.asarray(box, dtype=np.float64)
+    if sides.shape != (3, 2) or not np.all(np.isfinite(sides)) or np.any(sides[:, 0] >= sides[:, 1]):
+        raise InputError(
+            f"`box_mm` must be (low, high) along z, y and x with low below high, got {box}. Moments are "
+            "those of polynomials on it."
         )
 
 
@@ -76,6 +86,19 @@ class MomentTally:
         """Integral of the measure [Gy mm3]."""
         return float(self.tensor[0, 0, 0])
 
+    def check_mass(self) -> None:
+        """Refuse a tally without mass: nothing of it can be normalised or moved.
+
+        Raises
+        ------
+        InputError
+        """
+        if not self.mass > 0:
+            raise InputError(
+                f"a tally holds no mass: its integral is {self.mass:g}. It has neither a mean nor a "
+                "distance. Check that the map holds dose, and that the box of the tally holds the map."
+            )
+
     @property
     def half_widths_mm(self) -> NDArray[np.float64]:
         """Half the box along z, y, x [mm]."""
@@ -83,7 +106,8 @@ class MomentTally:
 
     @property
     def mean_mm(self) -> NDArray[np.float64]:
-        """Mean position (x, y, z) [mm]."""
+        """Mean position (x, y, z) [mm]; an InputError where there is no mass."""
+        self.check_mass()
         first = np.array([self.tensor[1, 0, 0], self.tensor[0, 1, 0], self.tensor[0, 0, 1]])
         centers = np.array([(high + low) / 2 for low, high in self.box_mm])
         return (centers + self.half_widths_mm * first / np.sqrt(3) / self.mass)[::-1]
@@ -287,7 +311,7 @@ def tally_density(
     Raises
     ------
     InputError
-        When the degree is out of range.
+        When the degree is out of range, or the box has no width.
 
     Notes
     -----
@@ -295,6 +319,7 @@ def tally_density(
     """
     _check_degree(degree)
     box = grid.box_mm if box_mm is None else box_mm
+    _check_box(box)
     return MomentTally(tensor=_moments(grid.check_array("density", density), grid, box, degree), box_mm=box)
 
 
@@ -343,6 +368,7 @@ class MomentAccumulator:
 
     def __init__(self, *, box_mm: Box, degree: int = DEFAULT_DEGREE) -> None:
         _check_degree(degree)
+        _check_box(box_mm)
         self.box_mm = box_mm
         self.degree = degree
         self.n_samples = 0
@@ -375,6 +401,11 @@ class MomentAccumulator:
                 f"`positions_mm` and `weights` must have shapes (n, 3) and (n,), got {points.shape} and "
                 f"{w.shape}."
             )
+        if not (np.all(np.isfinite(points)) and np.all(np.isfinite(w))):
+            raise InputError(
+                "`positions_mm` and `weights` must be finite, got NaN or infinity. One would make every "
+                "moment of the tally NaN. Leave such deposits out."
+            )
         for start in range(0, len(points), _CHUNK):
             self._add_chunk(points[start : start + _CHUNK, ::-1], w[start : start + _CHUNK])
 
@@ -385,13 +416,14 @@ class MomentAccumulator:
         )
         inside = np.all(np.abs(t) <= 1, axis=0)
         self.outside += float(weights[~inside].sum())
+        if not inside.any():
+            return
         z, y, x = (legendre(values[inside], self.degree) for values in t)
         pairs = (z[:, :, None] * y[:, None, :]).reshape(len(z), -1)
         self._sum += (pairs.T @ (x * weights[inside, None])).reshape(self._sum.shape)
         self.n_samples += int(inside.sum())
-        if inside.any():
-            self._low = np.minimum(self._low, points[inside].min(axis=0))
-            self._high = np.maximum(self._high, points[inside].max(axis=0))
+        self._low = np.minimum(self._low, points[inside].min(axis=0))
+        self._high = np.maximum(self._high, points[inside].max(axis=0))
 
     def end_batch(self) -> None:
         """Close a batch: what was added since the last one becomes an independent sample."""
@@ -438,6 +470,7 @@ class MomentConsumer:
 
     def __init__(self, *, box_mm: Box, degree: int = DEFAULT_DEGREE) -> None:
         _check_degree(degree)
+        _check_box(box_mm)
         self.box_mm, self.degree = box_mm, degree
         self._batches: dict[int, MomentAccumulator] = {}
 

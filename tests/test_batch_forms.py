@@ -13,7 +13,7 @@ from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError
 from dosemover.grid import Grid
 from dosemover.metrics import center_shift
-from dosemover.moments import galerkin_dmd, tally_map
+from dosemover.moments import bures_w2, galerkin_dmd, tally_map
 from dosemover.noise import Relabellings
 from dosemover.transport import axis_w2, dose_mover_floor, dose_movers_distance
 from dosemover.transport.mover_gram import dose_mover_gram
@@ -152,19 +152,20 @@ def test_relabelled_projections_give_the_metrics_of_the_relabelled_maps():
     """A pair relabelled by hand, through the metrics themselves, against the floors of the projections."""
     rng = np.random.default_rng(8)
     a, b = simulated(rng), simulated(rng, tilt=0.02)
-    keys = {"center_shift_mm": 0.0, "axis_w2_mm": 0.0, "axis_w1_mm": 0.0, "mean_shift_mm": 0.0}
+    keys = ("center_shift_mm", "axis_w2_mm", "axis_w1_mm", "mean_shift_mm", "bures_w2_mm")
     results = {key: replace(dm.compare(a, b, metrics=[key]).metrics[key]) for key in keys}
     noise = noise_at_hand(reference=a, evaluated=b)
     found = marginal_floors(noise, results, draws=None, seed=0)
     assert set(found) == set(keys)
     pool = np.concatenate([a.batches_gy, b.batches_gy])
-    values = {"center_shift_mm": [], "axis_w2_mm": []}
+    values = {"center_shift_mm": [], "axis_w2_mm": [], "bures_w2_mm": []}
     for _ in range(300):
         order = rng.permutation(12)
         pair = [DoseMap.from_batches(pool[order[part]], GRID) for part in (slice(6), slice(6, None))]
         maps = dict(zip(("reference", "evaluated"), pair, strict=True))
         values["center_shift_mm"].append(center_shift(**maps).length_mm)
         values["axis_w2_mm"].append(axis_w2(**maps).value)
+        values["bures_w2_mm"].append(bures_w2(**maps).value)
     for key, drawn in values.items():
         share = np.mean(np.array(drawn) >= results[key].value)
         assert found[key].p == pytest.approx(share, abs=0.08), key
@@ -178,6 +179,7 @@ def test_projections_as_labelled_read_what_the_metrics_read_of_maps_of_unequal_m
     metrics = {
         "center_shift_mm": center_shift(reference=a, evaluated=b).length_mm,
         "axis_w2_mm": axis_w2(reference=a, evaluated=b).value,
+        "bures_w2_mm": bures_w2(reference=a, evaluated=b).value,
     }
     results = {key: dm.MetricResult(key=key, value=value, unit="mm") for key, value in metrics.items()}
     found = marginal_floors(noise_at_hand(reference=a, evaluated=b), results, draws=19, seed=0)

@@ -1,6 +1,7 @@
 """Running studies: the same table however it was run, and nothing lost or counted twice."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,13 @@ def test_what_is_missing_is_named_and_the_rest_is_kept(done, tmp_path):
 def test_a_table_of_a_running_study_is_read_from_its_parts(done, tmp_path):
     plan = in_this_process(tiny(tmp_path), tmp_path / "out")
     assert read_measurements(plan.directory).equals(read_measurements(done.directory))
+
+
+def test_a_part_that_a_killed_writer_left_before_its_rename_is_not_counted_twice(done, tmp_path):
+    shutil.copytree(done.directory / "parts", tmp_path / "parts")
+    part = next((tmp_path / "parts").glob("*.parquet"))
+    shutil.copy(part, part.with_name(f".0123456789ab-{part.name}"))
+    assert read_measurements(tmp_path).equals(read_measurements(done.directory))
 
 
 def test_a_chunk_that_is_there_is_not_measured_again(done):

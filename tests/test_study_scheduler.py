@@ -18,6 +18,7 @@ pytest.importorskip("distributed")
 from dosemover.study import read_measurements, read_provenance
 from dosemover.study.design import read_study
 from dosemover.study.runner import run_study, study_progress
+from dosemover.study.table import part_files
 from test_study_runner import REDUCED, in_this_process, tiny
 
 pytestmark = pytest.mark.slow
@@ -88,19 +89,18 @@ def test_a_killed_run_and_a_killed_worker_lose_and_repeat_nothing(scheduler, tmp
     path = tiny(tmp_path, replicates=10, size=80)
     whole = in_this_process(path, tmp_path / "whole")
     out = tmp_path / "out"
-    parts = out / "parts"
     with worker(scheduler) as lost, process(*command(path, out, scheduler)) as run:
-        until(lambda: len(list(parts.glob("*.parquet"))) >= 1 or run.poll() is not None, "a part")
+        until(lambda: len(part_files(out)) >= 1 or run.poll() is not None, "a part")
         os.killpg(lost.pid, signal.SIGKILL)
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
-    survived = {file.name: file.stat().st_mtime_ns for file in parts.glob("*.parquet")}
+    survived = {file.name: file.stat().st_mtime_ns for file in part_files(out)}
     assert 1 <= len(survived) < len(whole.chunks)
     done, of = study_progress(read_study(path), out)
     assert (done, of) == (len(survived), len(whole.chunks))
     with worker(scheduler), process(*command(path, out, scheduler)) as run:
         assert run.wait(timeout=_PATIENCE_S) == 0
-    files = {file.name: file.stat().st_mtime_ns for file in parts.glob("*.parquet")}
+    files = {file.name: file.stat().st_mtime_ns for file in part_files(out)}
     assert survived.items() <= files.items()
     assert set(files) == {chunk.name for chunk in whole.chunks}
     assert read_measurements(out).equals(read_measurements(whole.directory))

@@ -20,7 +20,7 @@ from dosemover.study.bank import Pilot, make_bank, run_pilot
 from dosemover.study.chunks import Chunk, chunks_of, measure_chunk
 from dosemover.study.collect import collect
 from dosemover.study.design import Case, Study, digest
-from dosemover.study.table import BANKS, PARTS
+from dosemover.study.table import BANKS, PARTS, part_files
 
 PILOTS, STALE = "pilots", "parts-of-other-designs"
 
@@ -263,7 +263,7 @@ def _add_chunks(plan: Plan) -> None:
 def _set_aside(plan: Plan) -> None:
     """Parts that belong to another design go into a folder of their own."""
     own = {chunk.name for chunk in plan.chunks}
-    foreign = [file for file in (plan.directory / PARTS).glob("*.parquet") if file.name not in own]
+    foreign = [file for file in part_files(plan.directory) if file.name not in own]
     for file in foreign:
         (plan.directory / STALE).mkdir(exist_ok=True)
         file.replace(plan.directory / STALE / file.name)

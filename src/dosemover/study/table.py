@@ -138,6 +138,11 @@ def in_order(table: pa.Table) -> pa.Table:
     return plain.combine_chunks().cast(table.schema)
 
 
+def part_files(directory: Path) -> list[Path]:
+    """The measured parts of a store by name, without what a killed writer left half written (``.*``)."""
+    return sorted(f for f in (directory / PARTS).glob("*.parquet") if not f.name.startswith("."))
+
+
 def read_measurements(path: str | os.PathLike[str]) -> pa.Table:
     """Measurements of a study, columns as in `MEASUREMENT_COLUMNS`, rows sorted by `SORTED_BY`.
 
@@ -160,7 +165,7 @@ def read_measurements(path: str | os.PathLike[str]) -> pa.Table:
     source = Path(path)
     if source.is_dir():
         whole = source / MEASUREMENTS
-        files = [whole] if whole.exists() else sorted((source / PARTS).glob("*.parquet"))
+        files = [whole] if whole.exists() else part_files(source)
     else:
         files = [source] if source.exists() else []
     if not files:

@@ -73,6 +73,11 @@ class Structure:
         return float(np.sum(self.fraction * self.grid.voxel_volume_mm3, dtype=np.float64)) / 1000.0
 
 
+def uncertainty_of_batches(batches_gy: NDArray[Any]) -> NDArray[np.float64]:
+    """Standard uncertainty of the mean of batches [Gy], shape [z, y, x]."""
+    return batches_gy.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(len(batches_gy))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DoseMap:
     """Absorbed dose in the voxels of a grid.
@@ -198,11 +203,10 @@ class DoseMap:
                 "One batch alone has no uncertainty."
             )
         mean = batches.mean(axis=0, dtype=np.float64)
-        deviation = batches.std(axis=0, ddof=1, dtype=np.float64)
         return cls(
             dose_gy=mean,
             grid=grid,
-            uncertainty_gy=deviation / np.sqrt(batches.shape[0]),
+            uncertainty_gy=uncertainty_of_batches(batches),
             batches_gy=batches,
             **fields,
         )

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.comparison.context import ComparisonContext
-from dosemover.comparison.inputs import uncertainty_of_batches
 from dosemover.comparison.sentence import short
-from dosemover.dose import DoseMap
+from dosemover.dose import DoseMap, uncertainty_of_batches
 from dosemover.errors import AccuracyWarning, GridMismatchError, InputError, StatisticalWarning
 from dosemover.metrics import center_shift
 from dosemover.transport.measure import measure_pair

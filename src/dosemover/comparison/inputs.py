@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.settings import Scale
-from dosemover.dose import DoseMap
+from dosemover.dose import DoseMap, uncertainty_of_batches
 from dosemover.errors import InputError
 
 _PRESCRIPTION_REGION = 0.95
@@ -61,16 +60,6 @@ def as_dose_map(
     if dose.batches_gy is not None and dose.uncertainty_gy is None:
         return replace(dose, uncertainty_gy=uncertainty_of_batches(dose.batches_gy))
     return dose
-
-
-def uncertainty_of_batches(batches_gy: NDArray[Any]) -> NDArray[np.float64]:
-    """Standard uncertainty of the mean of batches [Gy], shape [z, y, x]."""
-    n = len(batches_gy)
-    mean = batches_gy.mean(axis=0, dtype=np.float64)
-    squares = np.zeros(mean.shape)
-    for batch in batches_gy:
-        squares += np.square(batch - mean)
-    return np.sqrt(squares / (n * (n - 1)))
 
 
 def inputs_used(context: ComparisonContext, *, structures: Any, density: Any) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dosemover.dose import DoseMap, Structure
+from dosemover.dose import DoseMap, Structure, uncertainty_of_batches
 from dosemover.errors import DataFormatError, InputError
 from dosemover.grid import Grid
 from dosemover.io.files import GZIP_RATIO, FileContent, check_allocation
@@ -95,7 +95,7 @@ def _content(
     grid = _grid(path, arrays, values.shape, spacing_mm, origin_mm)
     uncertainty = found.get("uncertainty")
     if uncertainty is None and batches is not None and len(batches) > 1:
-        uncertainty = batches.std(axis=0, ddof=1, dtype=np.float64) / math.sqrt(len(batches))
+        uncertainty = uncertainty_of_batches(batches)
     density = found.get("density")
     return FileContent(
         values=values.reshape(grid.shape),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dosemover.errors import DataFormatError, InputError
+from dosemover.grid import Grid
 from dosemover.study.changes import changed_document, factor_of, photons_of
 from dosemover.study.design import Change, Level, digest, read_study, seed_of, study_from
 from dosemover.study.measure import short_status, wanted_keys
@@ -205,7 +206,27 @@ def test_the_projects_study_covers_what_it_must():
     names = {change.name for case in study.cases for change in case.changes}
     wanted = {"none", "shift", "output", "energy", "penumbra", "hot_spot", "cold_spot", "low_dose_bath"}
     assert wanted | {"wrong_material", "missing_leaf", "half_shift", "half_energy"} <= names
-    assert {level.percent for level in study.cases[0].levels} >= {20, 10, 5, 2, 1, 0.5}
+    simulated = {case.name: case for case in study.cases if case.engine != "analytic"}
+    down_to = {
+        name: {level.percent for change in case.changes for level in case.levels_of(change, "both")}
+        for name, case in simulated.items()
+    }
+    assert sum(percents >= {20, 10, 5, 2, 1, 0.5} for percents in down_to.values()) >= 3
+    assert down_to["mv_6"] >= {20, 10, 5, 3}
+    assert {level.replicates for case in study.cases for level in case.levels} == {20}
+    assert not study.leave_out
+    assert all(case.structures for case in study.cases)
+
+
+def test_structures_are_drawn_on_the_grid_of_the_maps(small):
+    box = {"name": "PTV70", "shape": "box", "center_mm": [0, 0, 5], "size_mm": [20, 40, 10]}
+    small["case"][0]["structure"] = [box]
+    grid = Grid.regular(shape=(4, 4, 4), spacing_mm=(10, 10, 10), origin_mm=(-15, -15, -15))
+    (drawn,) = study_from(small).cases[0].structures_on(grid)
+    assert drawn.name == "PTV70"
+    assert drawn.volume_cc == pytest.approx(8.0)
+    assert drawn.mask[2, :, 1:3].all()
+    assert drawn.mask.sum() == 8
 
 
 BAD = [
@@ -235,6 +256,20 @@ BAD = [
     (lambda d: d["case"][0]["change"].append(d["case"][0]["change"][1]), r"two changes of one name"),
     (lambda d: d["case"].append(d["case"][0]), r"two cases share a name"),
     (lambda d: d["case"][0].update(batches=1), r"at least 2 batches"),
+    (
+        lambda d: d["case"][0].update(structure=[{"name": "PTV70", "form": "box"}]),
+        r"structure 'PTV70' has an unknown key 'form'",
+    ),
+    (
+        lambda d: d["case"][0].update(structure=[{"name": "PTV70", "shape": "box"}]),
+        r"structure 'PTV70' lacks center_mm, size_mm",
+    ),
+    (
+        lambda d: d["case"][0].update(
+            structure=[{"name": "a", "shape": "ball", "center_mm": [0, 0, 0], "size_mm": 1}]
+        ),
+        r"a box, an ellipsoid or a cylinder",
+    ),
     (lambda d: d["level"][0].update(percent=0), r"positive `percent`"),
     (lambda d: d["level"][0].update(percent="much"), r"value of the wrong kind"),
     (lambda d: d["case"][0]["source"][0].pop("field_mm") and d["case"][0].pop("source"), r"no source"),

@@ -30,7 +30,7 @@ TINY = """
 name = "tiny"
 seed = 3
 batches = 3
-metrics = ["mass_ratio", "rmse_gy", "center_shift_mm", "axis_w2_mm"]
+metrics = ["mass_ratio", "rmse_gy", "center_shift_mm", "axis_w2_mm", "dvh_w1_gy"]
 thinned = {{ center_shift_mm = 2 }}
 certified_replicates = 1
 quiet_percent = 1
@@ -55,6 +55,18 @@ voxel_mm = 5
 [[case.source]]
 field_mm = [-10, 10, -10, 10]
 penumbra_mm = 5
+
+[[case.structure]]
+name = "target"
+shape = "box"
+center_mm = [0, 0, 0]
+size_mm = [15, 15, 15]
+
+[[case.structure]]
+name = "organ"
+shape = "cylinder"
+center_mm = [10, 0, 0]
+size_mm = [10, 10, 40]
 
 [[case.change]]
 name = "none"
@@ -138,6 +150,27 @@ def test_values_are_those_of_a_comparison(done):
     }
     for key, result in expected.items():
         assert rows[key] == pytest.approx(result.value, rel=1e-6)
+
+
+def test_structures_are_those_of_a_comparison(done):
+    from dosemover import compare
+
+    chunk = next(c for c in done.chunks if c.change.magnitude == 4 and c.level.percent == 10)
+    banks = [read_bank(done.directory / "banks" / key.name) for key in (chunk.reference, chunk.evaluated)]
+    reference, evaluated = banks[0].dose(2), banks[1].dose(2)
+    structures = chunk.case.structures_on(reference.grid)
+    expected = compare(reference, evaluated, structures=structures, metrics=["dvh_w1_gy"])
+    rows = {
+        row["metric"]: row["value"]
+        for row in read_measurements(done.directory).to_pylist()
+        if (row["magnitude"], row["noise_percent"], row["replicate"]) == (4, 10, 2)
+    }
+    assert rows["dvh_w1_gy"] == pytest.approx(expected.metrics["dvh_w1_gy"].value, rel=1e-6)
+    for key, value in (("dvh_mean_difference_gy", "mean_gy"), ("dvh_d95_difference_gy", "d95_gy")):
+        pairs = [expected.structures[name][value] for name in ("target", "organ")]
+        largest = max(abs(pair["evaluated"] - pair["reference"]) for pair in pairs)
+        assert rows[key] == pytest.approx(largest, rel=1e-6)
+        assert largest > 0
 
 
 def test_noise_in_one_map_is_compared_with_one_quiet_map(done):

@@ -83,7 +83,7 @@ class Chunk:
         key = digest(
             [
                 __version__, study.name, self.reference.name, self.evaluated.name, settings,
-                study.leave_out, study.thinned, study.certified_replicates,
+                study.leave_out, study.thinned, study.certified_replicates, self.case.structures,
             ]
         )  # fmt: skip
         words = f"{self.case.name} {self.change.label} {self.level.percent:g} {self.noise_in}"
@@ -173,6 +173,7 @@ def _rows(chunk: Chunk, reference: Bank, evaluated: Bank, replicate: int) -> Ite
     results = measure(
         reference=_map(reference, replicate),
         evaluated=_map(evaluated, replicate),
+        structures=chunk.case.structures_on(reference.grid),
         settings=settings,
         wanted=wanted,
         certified=replicate < study.certified_replicates,

@@ -15,7 +15,10 @@ from dosemover._files import read_toml
 from dosemover.comparison import families
 from dosemover.comparison.registry import select
 from dosemover.comparison.settings import CompareSettings
+from dosemover.dose import Structure
 from dosemover.errors import DosemoverError, InputError
+from dosemover.grid import Grid
+from dosemover.montecarlo import Shape
 from dosemover.montecarlo.config import check_keys, config_from
 from dosemover.study import analytic
 from dosemover.study.changes import KINDS, changed_document, factor_of, photons_of
@@ -32,8 +35,9 @@ _LEVEL = ("percent", "replicates")
 _CASE = (
     "name", "title", "engine", "max_gy", "prescription_gy", "high_dose_percent", "pilot_histories",
     "batches", "levels", "replicates", "phantom", "source", "material", "simulation", "engine_options",
-    "change", "leave_out", "thinned", "certified_replicates", "quiet_percent",
+    "structure", "change", "leave_out", "thinned", "certified_replicates", "quiet_percent",
 )  # fmt: skip
+_STRUCTURE = ("name", "shape", "center_mm", "size_mm", "axis")
 _OWN = ("title", "max_gy", "prescription_gy", "high_dose_percent", "pilot_histories", "batches")
 _INSTEAD = ("leave_out", "thinned", "certified_replicates", "quiet_percent")
 _CHANGE = ("name", "unit", "kind", "magnitudes", "levels", "noise_in", "one_sided_levels")
@@ -125,6 +129,9 @@ class Case:
         Histories of the run that tells how many each noise level takes.
     batches : int
         Batches of each noisy map.
+    structures : tuple of mapping
+        ``name``, ``shape``, ``center_mm``, ``size_mm`` and ``axis`` of each structure, as of an insert of a
+        phantom.
     instead : mapping
         Values that take the place of the study's for this case: ``leave_out``, ``thinned``,
         ``certified_replicates``, ``quiet_percent``. A fine grid cannot afford what a coarse one can.
@@ -142,11 +149,19 @@ class Case:
     high_dose_percent: float = 50.0
     pilot_histories: int = 200_000
     batches: int = 10
+    structures: tuple[Mapping[str, Any], ...] = ()
     instead: Mapping[str, Any] = field(default_factory=dict)
 
     def variant(self, change: Change) -> dict[str, Any]:
         """Tables of the simulation under a change."""
         return changed_document(self.document, change.kind, change.magnitude, change.settings)
+
+    def structures_on(self, grid: Grid) -> tuple[Structure, ...]:
+        """The structures, drawn on the grid of a map."""
+        return tuple(
+            Structure(name=one["name"], fraction=_shape(one).fraction(grid), grid=grid)
+            for one in self.structures
+        )
 
     def dose_factor(self, change: Change) -> float:
         """Dose of the evaluated map per dose per photon, relative to the case: photons and output.
@@ -235,8 +250,10 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     ``[study]`` names it and chooses the metrics; ``[[level]]`` are the noise levels with their replicates;
     ``[[case]]`` has ``phantom`` and ``[[case.source]]`` as in the configuration of a simulation, and
     ``[[case.change]]`` with ``name``, ``kind``, ``magnitudes`` and the settings of the kind (see
-    `dosemover.study.changes`). A case may have its own ``leave_out``, ``thinned``, ``certified_replicates``
-    and ``quiet_percent``.
+    `dosemover.study.changes`). ``[[case.structure]]`` (``name``, ``shape``, ``center_mm``, ``size_mm``,
+    ``axis``, as an insert of a phantom) gives a case structures, whose dose-volume histograms are compared;
+    named as in OpenKBP, that challenge's scores too. A case may have its own ``leave_out``, ``thinned``,
+    ``certified_replicates`` and ``quiet_percent``.
 
     Parameters
     ----------
@@ -328,6 +345,7 @@ def _case(row: Mapping[str, Any], levels: tuple[Level, ...], batches: int) -> Ca
         levels=_levels(row, levels),
         usual_levels=_known_levels(row.get("levels", [one.percent for one in levels]), levels, where),
         changes=tuple(one for table in row.get("change", ()) for one in _changes(table, levels, where)),
+        structures=tuple(_structure(table, where) for table in row.get("structure", ())),
         instead=_instead(row),
         **own,
     )
@@ -341,6 +359,26 @@ def _instead(row: Mapping[str, Any]) -> dict[str, Any]:
     if "leave_out" in instead:
         instead["leave_out"] = tuple(instead["leave_out"])
     return instead
+
+
+def _structure(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """Description of one structure, checked."""
+    where = f"{where}, structure {table.get('name', '')!r}"
+    check_keys(table, _STRUCTURE, where)
+    if lacking := [key for key in ("name", "shape", "center_mm", "size_mm") if not table.get(key)]:
+        raise InputError(f"{where} lacks {', '.join(lacking)}. It cannot be drawn.")
+    _shape(table)
+    return table
+
+
+def _shape(table: Mapping[str, Any]) -> Shape:
+    """Shape of a structure."""
+    return Shape(
+        kind=table["shape"],
+        center_mm=table["center_mm"],
+        size_mm=table["size_mm"],
+        axis=table.get("axis", "z"),
+    )
 
 
 def _levels(row: Mapping[str, Any], levels: tuple[Level, ...]) -> tuple[Level, ...]:

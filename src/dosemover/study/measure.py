@@ -15,7 +15,7 @@ from dosemover.comparison.context import ComparisonContext
 from dosemover.comparison.registry import Family, run, select
 from dosemover.comparison.result import MetricResult
 from dosemover.comparison.settings import CompareSettings
-from dosemover.dose import DoseMap
+from dosemover.dose import DoseMap, Structure
 
 KF_PERMUTATIONS = 19
 """Relabelled batches behind a Kawrakow-Fippel test: the fewest that allow p = 0.05."""
@@ -51,7 +51,13 @@ def wanted_keys(
 
 
 def measure(
-    *, reference: DoseMap, evaluated: DoseMap, settings: CompareSettings, wanted: Wanted, certified: bool
+    *,
+    reference: DoseMap,
+    evaluated: DoseMap,
+    settings: CompareSettings,
+    wanted: Wanted,
+    certified: bool,
+    structures: tuple[Structure, ...] = (),
 ) -> list[tuple[MetricResult, float]]:
     """Metrics of one pair and the processor time of each one's family [s].
 
@@ -65,6 +71,8 @@ def measure(
     wanted : mapping
         From `wanted_keys`.
     certified : bool
+    structures : tuple of Structure
+        Their mean doses, D95 and D2 are compared beside what the metrics of a comparison say of them.
     """
     found = []
     with warnings.catch_warnings():
@@ -73,15 +81,43 @@ def measure(
             if family.name not in wanted:
                 continue
             context = ComparisonContext(
-                reference=reference, evaluated=evaluated, settings=settings, values_only=True
+                reference=reference,
+                evaluated=evaluated,
+                settings=settings,
+                structures=structures,
+                values_only=True,
             )
             start = time.process_time()
             results = run(_quick(family), context, wanted[family.name])
             seconds = time.process_time() - start
             if certified and family.name in _BOUNDED:
                 results = [_with_bounds(result, context) for result in results]
+            results += _dvh_points(context)
             found += [(result, seconds) for result in results]
     return found
+
+
+def _dvh_points(context: ComparisonContext) -> list[MetricResult]:
+    """Largest absolute difference of each DVH value over the structures; none where no DVH was computed."""
+    results = []
+    for key, value in _DVH_POINTS.items():
+        pairs = [table[value] for table in context.dvh_values.values()]
+        differences = [
+            abs(pair["evaluated"] - pair["reference"])
+            for pair in pairs
+            if pair["evaluated"] is not None and pair["reference"] is not None
+        ]
+        if differences:
+            results.append(MetricResult(key=key, value=max(differences), unit="Gy"))
+    return results
+
+
+_DVH_POINTS = {
+    "dvh_mean_difference_gy": "mean_gy",
+    "dvh_d95_difference_gy": "d95_gy",
+    "dvh_d2_difference_gy": "d2_gy",
+}
+"""Keys of a study's table, and the DVH value that each compares."""
 
 
 def _quick(family: Family) -> Family:

@@ -215,7 +215,7 @@ def test_the_projects_study_covers_what_it_must():
     assert down_to["mv_6"] >= {20, 10, 5, 3}
     assert {level.replicates for case in study.cases for level in case.levels} == {20}
     assert not study.leave_out
-    assert all(case.structures for case in study.cases)
+    assert sum(bool(case.structures) for case in study.cases) >= 5
 
 
 def test_structures_are_drawn_on_the_grid_of_the_maps(small):

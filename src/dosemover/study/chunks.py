@@ -83,7 +83,8 @@ class Chunk:
         key = digest(
             [
                 __version__, study.name, self.reference.name, self.evaluated.name, settings,
-                study.leave_out, study.thinned, study.certified_replicates, self.case.structures,
+                study.leave_out, study.thinned, study.certified_replicates,
+                *([self.case.structures] if self.case.structures else []),
             ]
         )  # fmt: skip
         words = f"{self.case.name} {self.change.label} {self.level.percent:g} {self.noise_in}"

@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -291,7 +292,9 @@ def uniformity(
         noise = noise_percent(pool[case.region(np.random.default_rng(0))]) / np.sqrt(case.batches)
         for method in methods:
             count = pairs // 4 if method == "independent" else pairs  # fails clearly enough with a quarter
-            p = _p_values(pool, case, method, count, raw and raw / f"{name}-{method}.jsonl")
+            p = kept_p_values(
+                partial(p_values, pool, case, method), count, raw and raw / f"{name}-{method}.jsonl"
+            )
             for metric in METRICS:
                 yield summary([value for one in p if (value := one.get(metric)) is not None]) | {
                     "case": name,
@@ -301,16 +304,16 @@ def uniformity(
                 }
 
 
-def _p_values(
-    pool: NDArray[Any], case: Case, method: str, pairs: int, path: Path | None
+def kept_p_values(
+    of_pair: Callable[[int], dict[str, float | None]], pairs: int, path: Path | None
 ) -> list[dict[str, float | None]]:
     """p values of the first pairs, those of earlier runs from their file."""
     if path is None:
-        return [p_values(pool, case, method, pair) for pair in range(pairs)]
+        return [of_pair(pair) for pair in range(pairs)]
     kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     with path.open("a") as file:
         for pair in range(len(kept), pairs):
-            kept.append(p_values(pool, case, method, pair))
+            kept.append(of_pair(pair))
             file.write(json.dumps(kept[-1], default=float) + "\n")
             file.flush()
     return kept[:pairs]
@@ -325,19 +328,31 @@ def noise_percent(batches: NDArray[Any]) -> float:
 
 def p_values(pool: NDArray[Any], case: Case, method: str, pair: int) -> dict[str, float | None]:
     """p values of one method for one random pair of sets of batches; discrete ones spread over their step."""
+    sides, rng = null_pair(pool, case, method, pair)
+    found = judged(*sides, METRICS, draws=None, seed=pair, independent=method == "independent")
+    return {key: spread(one, rng) for key, one in found.items() if key in METRICS}
+
+
+def null_pair(
+    pool: NDArray[Any], case: Case, method: str, pair: int, *, merged: bool = False
+) -> tuple[tuple[DoseMap, DoseMap], np.random.Generator]:
+    """One random pair of sets of batches, as a method is given it, and the generator that drew it."""
     rng = np.random.default_rng((20, pair))
     n = case.batches
     order = rng.permutation(len(pool))
     batches = pool[case.region(rng)]
-    sides = [dose_map(batches[order[:n]]), dose_map(batches[order[n : 2 * n]])]
+    voxel_mm = VOXEL_MM
+    if merged:
+        batches, voxel_mm = merged_twos(batches), (2 * VOXEL_MM[0], 2 * VOXEL_MM[1], 2 * VOXEL_MM[2])
+    grid = Grid.regular(shape=batches.shape[1:], spacing_mm=voxel_mm)
+    sides = [DoseMap.from_batches(batches[chosen], grid) for chosen in (order[:n], order[n : 2 * n])]
     if method != "batches":
         uncertainty = batches.std(axis=0, ddof=1, dtype=np.float64) / np.sqrt(n)
-        sides = [DoseMap(dose_gy=one.dose_gy, grid=one.grid, uncertainty_gy=uncertainty) for one in sides]
-    found = judged(*sides, METRICS, draws=None, seed=pair, independent=method == "independent")
-    return {key: _spread(one, rng) for key, one in found.items() if key in METRICS}
+        sides = [DoseMap(dose_gy=one.dose_gy, grid=grid, uncertainty_gy=uncertainty) for one in sides]
+    return (sides[0], sides[1]), rng
 
 
-def _spread(result: MetricResult, rng: np.random.Generator) -> float | None:
+def spread(result: MetricResult, rng: np.random.Generator) -> float | None:
     """p value, uniform within its step where draws made it discrete."""
     draws = result.settings.get("null_draws") or 0
     return None if result.p is None else result.p - rng.random() / (draws + 1) * (draws > 0)

@@ -1,0 +1,139 @@
+"""Are the p values of every metric right? Null pairs of real and simulated batches, metric by metric.
+
+    python studies/calibration_metrics.py --data DIR --raw DIR [--pairs 60] [--collect]
+
+The table beside that of `calibration.py`: every metric of a comparison that it leaves out. 19 draws or
+relabellings for each; the costly metrics on voxels merged in twos, the slowest for every fourth pair. Results go
+to docs/calibration (metrics.csv, metrics.md). A run goes on from the p values in the folder ``raw``;
+``--collect`` writes the tables of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import calibration
+from numpy.typing import NDArray
+
+from dosemover.comparison import families
+from dosemover.comparison.registry import select
+from dosemover.comparison.settings import CompareSettings
+from dosemover.study.analysis_labels import label
+
+CASES = ("e_high_12", "p_low_10", "kv_high_10", "thorax_10")
+METHODS = ("batches", "uncertainty")
+NEEDS_STRUCTURES = ("dvh", "openkbp", "synthrad")
+ON_MERGED_VOXELS = (
+    "dmd", "kr", "w1", "w2", "sliced_w1", "sliced_w2", "sobolev_w2", "sinkhorn_divergence", "emd",
+)  # fmt: skip
+"""Families that are tried on voxels twice as wide."""
+SLOW, EVERY = ("w2_mm", "sinkhorn_divergence_mm"), 4
+"""Metrics that one pair of so many is tried with."""
+
+
+def other_metrics() -> tuple[list[str], list[str]]:
+    """Metrics that the table of `calibration` leaves out: on the voxels as they are, and on merged ones."""
+    settings = CompareSettings(metrics=("all",), gamma=((2.0, 2.0), (3.0, 3.0)))
+    wanted = select(families.FAMILIES, settings)
+    plain, merged = [], []
+    for family in families.FAMILIES:
+        if family.name in wanted and family.name not in NEEDS_STRUCTURES:
+            keys = [key for key in family.keys(settings) if key not in calibration.METRICS]
+            (merged if family.name in ON_MERGED_VOXELS else plain).extend(keys)
+    return plain, merged
+
+
+def p_values(pool: NDArray[Any], case: calibration.Case, method: str, pair: int) -> dict[str, float | None]:
+    """p values of one method for one random pair."""
+    found: dict[str, float | None] = {}
+    for on_merged, some in zip((False, True), other_metrics(), strict=True):
+        keys = [key for key in some if key not in SLOW or pair % EVERY == 0]
+        sides, rng = calibration.null_pair(pool, case, method, pair, merged=on_merged)
+        results = calibration.judged(*sides, keys, draws=calibration.DRAWS, seed=pair, independent=False)
+        found |= {key: calibration.spread(results[key], rng) for key in keys}
+    return found
+
+
+def table(found: dict[tuple[str, str], list[dict[str, float | None]]]) -> list[dict[str, Any]]:
+    """One row for each metric, case and method."""
+    rows = []
+    for key in [key for group in other_metrics() for key in group]:
+        for (case, method), pairs in found.items():
+            p = [value for one in pairs if (value := one.get(key)) is not None]
+            rows.append({"metric": key, "case": case, "method": method} | calibration.summary(p))
+    return rows
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """One line for each metric: how often 5 % tests fire, in all cases and in the worst; KS below 0.01."""
+    head = ["metric", "pairs"]
+    head += [f"{method}: {what}" for method in METHODS for what in ("all / %", "worst case / %", "KS < 0.01")]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for key in dict.fromkeys(row["metric"] for row in rows):
+        own = [row for row in rows if row["metric"] == key and row["pairs"]]
+        if not own:
+            continue
+        cells = [label(key), str(max(_pairs(own, method) for method in METHODS))]
+        for method in METHODS:
+            cells += _cells([row for row in own if row["method"] == method])
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _pairs(rows: Iterable[dict[str, Any]], method: str) -> int:
+    """Pairs of one method over all cases."""
+    return sum(row["pairs"] for row in rows if row["method"] == method)
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[str]:
+    """Share that fires over all cases, the worst case, and how many are not uniform."""
+    if not rows:
+        return ["", "", ""]
+    fired = sum(row["fires_percent"] * row["pairs"] for row in rows) / sum(row["pairs"] for row in rows)
+    worst = max(rows, key=lambda row: row["fires_percent"])
+    uneven = sum(row["ks_p"] < 0.01 for row in rows)
+    return [f"{fired:.1f}", f"{worst['fires_percent']:g} ({worst['case']})", f"{uneven} of {len(rows)}"]
+
+
+def write(out: Path, rows: list[dict[str, Any]]) -> None:
+    """The table as CSV and as Markdown."""
+    with (out / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    (out / "metrics.md").write_text(markdown(rows))
+
+
+def main() -> None:
+    """Run what is missing, and write the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument(
+        "--raw", type=Path, required=True, help="folder that keeps the p values of every pair"
+    )
+    parser.add_argument("--out", type=Path, default=calibration.OUT)
+    parser.add_argument("--collect", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    options.raw.mkdir(parents=True, exist_ok=True)
+    cases = calibration.CASES | calibration.UNSEEN
+    pools = calibration.pools(options.data, {cases[name].beam for name in CASES})
+    found = {}
+    for name in CASES:
+        for method in METHODS:
+            path = options.raw / f"{name}-{method}.jsonl"
+            done = len(path.read_text().splitlines()) if path.exists() else 0
+            one = partial(p_values, pools[cases[name].beam], cases[name], method)
+            pairs = min(done, options.pairs) if options.collect else options.pairs
+            found[name, method] = calibration.kept_p_values(one, pairs, path)
+            print(name, method, len(found[name, method]), flush=True)
+    write(options.out, table(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,8 +3,8 @@
     python studies/calibration_metrics.py --data DIR --raw DIR [--pairs 60] [--collect]
 
 The table beside that of `calibration.py`: every metric of a comparison that it leaves out. 19 draws or
-relabellings for each; the costly metrics on voxels merged in twos, the slowest for every fourth pair. Results go
-to docs/calibration (metrics.csv, metrics.md). A run goes on from the p values in the folder ``raw``;
+relabellings for each; the costly metrics on voxels merged in twos, the slowest for every fourth pair. Results
+go to docs/calibration (metrics.csv, metrics.md). A run goes on from the p values in the folder ``raw``;
 ``--collect`` writes the tables of what is there.
 """
 

@@ -22,7 +22,13 @@ from dosemover.study.analysis_table import StudyTable
 from dosemover.study.design import read_study
 from dosemover.study.page_context import text_tables
 from dosemover.study.text_tables import asked
-from dosemover.study.text_tables_detection import duel_table, histories_text, kind_table, power_table
+from dosemover.study.text_tables_detection import (
+    duel_table,
+    histories_text,
+    kind_table,
+    power_table,
+    structures_table,
+)
 from dosemover.study.text_tables_noise import bias_table, shares_sentences, side_shares
 from study_tables import METRICS, made_up
 
@@ -47,12 +53,32 @@ def test_a_study_without_these_changes_has_no_tables():
     bare = StudyAnalysis(StudyTable(columns))
     assert kind_table(bare, "auc") is None
     assert duel_table(bare, "mass_ratio") is None
+    assert structures_table(bare) is None
     assert power_table([]) is None
     assert bias_table(bare, "none", 0.0, "") is None
     assert (
         shares_sentences(StudyAnalysis(StudyTable(made_up(replicates=2, metrics={"emd_mm": (0, 1, 1, 1)}))))
         == []
     )
+
+
+def test_structures_are_compared_where_everything_was_measured():
+    columns = made_up(replicates=4)
+    kept = [
+        n
+        for n, (case, metric) in enumerate(zip(columns["case"], columns["metric"], strict=True))
+        if (case, metric) != ("lung", "dvh_w1_gy")
+    ]
+    without = {name: [values[n] for n in kept] for name, values in columns.items()}
+    table = structures_table(StudyAnalysis(StudyTable(without)))
+    assert table.caption.startswith("water;")
+    both = structures_table(StudyAnalysis(StudyTable(columns)))
+    assert both.caption.startswith("lung, water;")
+    assert [row[0] for row in table.rows[:1]] == ["DVH: area between"]
+    assert "–" not in {cell for row in table.rows for cell in row}
+    assert [int(head.split("(")[1][:-1]) * 2 for head in table.head[1:]] == [
+        int(head.split("(")[1][:-1]) for head in both.head[1:]
+    ]
 
 
 def test_changes_have_their_kind():

@@ -19,6 +19,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "kf_fraction_percent",
         "dvh_w1_gy",
         "dvh_d95_difference_gy",
+        "dvh_d2_difference_gy",
         "dvh_mean_difference_gy",
         "openkbp_dvh_score",
     ),

@@ -23,6 +23,7 @@ from dosemover.study.text_tables_detection import (
     histories_text,
     kind_table,
     power_table,
+    structures_table,
 )
 from dosemover.study.text_tables_noise import bias_table, shares_sentences, sides_detection, sides_table
 
@@ -204,6 +205,7 @@ def text_tables(analysis: StudyAnalysis) -> dict[str, list[TextTable]]:
     found = {
         "kinds": [kind_table(analysis, measure) for measure in ("auc", "power", "misjudged")],
         "duels": [duel_table(analysis, metric) for metric in ("dmd_moved_mm", "dmd_mm", "kr_mm")],
+        "structures": [structures_table(analysis)],
         "changes": [case_table(analysis, case, what) for case in shown for what in ("auc", "power")],
         "histories": [histories_table(analysis, *one) for one in changes],
         "bias": [bias_table(analysis, *one) for one in ((NO_CHANGE, 0.0, ""), *changes[:2])],

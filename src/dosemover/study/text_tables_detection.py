@@ -35,6 +35,16 @@ RIVALS = (
 )
 """Metrics that others are compared with, condition by condition."""
 
+IN_STRUCTURES = (
+    "dvh_w1_gy",
+    "dvh_mean_difference_gy",
+    "dvh_d95_difference_gy",
+    "dvh_d2_difference_gy",
+    "openkbp_dvh_score",
+)
+BESIDE_STRUCTURES = ("rmse_gy", "kr_mm", "dmd_mm", "dmd_moved_mm", "gamma_2_2_global_passing_rate_percent")
+"""Metrics of dose-volume histograms, and those that they are held against."""
+
 
 def kind_table(analysis: StudyAnalysis, measure: Measure) -> TextTable | None:
     """Mean AUC or power at the reference noise by kind of change."""
@@ -57,6 +67,27 @@ def kind_table(analysis: StudyAnalysis, measure: Measure) -> TextTable | None:
         head=("metric", *(f"{kind} ({len(keys)})" for kind, keys in kinds.items())),
         rows=tuple(rows),
         caption=f"Simulated cases, {noise:g} % noise in both maps. Beside the kind the number of conditions, "
+        "beside a mean its 95 % interval by bootstrap over the replicates.",
+    )
+
+
+def structures_table(analysis: StudyAnalysis) -> TextTable | None:
+    """Mean AUC of what is read from structures beside others, over the cases in which all were measured."""
+    noise, cases = analysis.reference_noise, analysis.compared
+    found = {kind: [key for key in keys_of(analysis, kind, noise) if key[0] in cases] for kind in KINDS}
+    kinds = {kind: keys for kind, keys in found.items() if keys}
+    if not kinds or not set(IN_STRUCTURES) & set(analysis.metrics):
+        return None
+    rows = []
+    for metric in (m for m in (*IN_STRUCTURES, *BESIDE_STRUCTURES) if m in analysis.metrics):
+        cells = [mean_measure(analysis, metric, keys, "auc") for keys in kinds.values()]
+        rows.append((label(metric), *map(auc_text, cells)))
+    return TextTable(
+        title="Structures beside whole maps: mean AUC by kind of change",
+        head=("metric", *(f"{kind} ({len(keys)})" for kind, keys in kinds.items())),
+        rows=tuple(rows),
+        caption=f"{', '.join(map(pretty, cases))}; {noise:g} % noise in both maps. Of the structures of a "
+        "case the largest difference; of OpenKBP's score the mean. Beside the kind the number of conditions, "
         "beside a mean its 95 % interval by bootstrap over the replicates.",
     )
 

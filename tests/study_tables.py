@@ -28,8 +28,8 @@ METRICS = {
     "gamma_2_2_global_passing_rate_percent": (100.0, -1.5, 0.3, -1.0),
     "gamma_2_2_global_mean": (0.0, 0.1, 0.01, 0.05),
     "isodose_dice_50": (1.0, -0.002, 0.001, -0.005),
-    "dvh_w1_gy": (0.0, 0.01, 0.001, 0.01),
 }
+WITH_STRUCTURES = METRICS | {"dvh_w1_gy": (0.0, 0.01, 0.001, 0.01)}
 
 
 def histories(level: float) -> int:

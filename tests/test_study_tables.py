@@ -30,12 +30,12 @@ from dosemover.study.text_tables_detection import (
     structures_table,
 )
 from dosemover.study.text_tables_noise import bias_table, shares_sentences, side_shares
-from study_tables import METRICS, made_up
+from study_tables import METRICS, WITH_STRUCTURES, made_up
 
 
 @pytest.fixture(scope="module")
 def analysis() -> StudyAnalysis:
-    return StudyAnalysis(StudyTable(made_up(replicates=12)))
+    return StudyAnalysis(StudyTable(made_up(replicates=12, metrics=WITH_STRUCTURES)))
 
 
 def test_every_row_has_the_cells_of_the_head(analysis):
@@ -63,7 +63,7 @@ def test_a_study_without_these_changes_has_no_tables():
 
 
 def test_structures_are_compared_where_everything_was_measured():
-    columns = made_up(replicates=4)
+    columns = made_up(replicates=4, metrics=WITH_STRUCTURES)
     kept = [
         n
         for n, (case, metric) in enumerate(zip(columns["case"], columns["metric"], strict=True))

@@ -30,7 +30,7 @@ from dosemover.comparison.registry import run, select
 from dosemover.comparison.result import MetricResult
 from dosemover.comparison.settings import CompareSettings
 from dosemover.comparison.transport import mover_judge
-from dosemover.dose import DoseMap
+from dosemover.dose import DoseMap, Structure
 from dosemover.examples import example_pair
 from dosemover.grid import Grid
 from dosemover.io import read_dose
@@ -240,11 +240,14 @@ def judged(
     draws: int | None,
     seed: int,
     independent: bool,
+    structures: tuple[Structure, ...] = (),
 ) -> dict[str, MetricResult]:
     """What `compare` reports; with voxels taken as independent where asked for."""
     names = [name for name in metrics if name not in DMD]
     settings = CompareSettings(metrics=tuple(names), gamma=_criteria(names), null=draws, seed=seed)
-    context = ComparisonContext(reference=reference, evaluated=evaluated, settings=settings)
+    context = ComparisonContext(
+        reference=reference, evaluated=evaluated, settings=settings, structures=structures
+    )
     if independent:
         _take_voxels_as_independent(context)
     wanted = select(families.FAMILIES, settings)

@@ -18,16 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import calibration
+import numpy as np
 from numpy.typing import NDArray
 
 from dosemover.comparison import families
+from dosemover.comparison.dvh import POSSIBLE_DOSE
 from dosemover.comparison.registry import select
 from dosemover.comparison.settings import CompareSettings
+from dosemover.dose import Structure
+from dosemover.grid import Grid
 from dosemover.study.analysis_labels import label
 
 CASES = ("e_high_12", "p_low_10", "kv_high_10", "thorax_10")
 METHODS = ("batches", "uncertainty")
-NEEDS_STRUCTURES = ("dvh", "openkbp", "synthrad")
+NEEDS_A_PRESCRIPTION = ("synthrad",)
 ON_MERGED_VOXELS = (
     "dmd", "kr", "w1", "w2", "sliced_w1", "sliced_w2", "sobolev_w2", "sinkhorn_divergence", "emd",
 )  # fmt: skip
@@ -42,7 +46,7 @@ def other_metrics() -> tuple[list[str], list[str]]:
     wanted = select(families.FAMILIES, settings)
     plain, merged = [], []
     for family in families.FAMILIES:
-        if family.name in wanted and family.name not in NEEDS_STRUCTURES:
+        if family.name in wanted and family.name not in NEEDS_A_PRESCRIPTION:
             keys = [key for key in family.keys(settings) if key not in calibration.METRICS]
             (merged if family.name in ON_MERGED_VOXELS else plain).extend(keys)
     return plain, merged
@@ -57,6 +61,16 @@ def p_values(pool: NDArray[Any], case: calibration.Case, method: str, pair: int)
         results = calibration.judged(*sides, keys, draws=calibration.DRAWS, seed=pair, independent=False)
         found |= {key: calibration.spread(results[key], rng) for key in keys}
     return found
+
+
+def _structures(grid: Grid) -> tuple[Structure, ...]:
+    """A target in the middle half of the region along y and x, an organ beside it, and all voxels."""
+    _, ny, nx = grid.shape
+    target, organ = np.zeros(grid.shape), np.zeros(grid.shape)
+    target[:, ny // 4 : ny - ny // 4, nx // 4 : nx - nx // 4] = 1.0
+    organ[:, :, : nx // 4] = 1.0
+    drawn = {"PTV70": target, "SpinalCord": organ, POSSIBLE_DOSE: np.ones(grid.shape)}
+    return tuple(Structure(name=name, fraction=one, grid=grid) for name, one in drawn.items())
 
 
 def table(found: dict[tuple[str, str], list[dict[str, float | None]]]) -> list[dict[str, Any]]:

@@ -58,7 +58,14 @@ def p_values(pool: NDArray[Any], case: calibration.Case, method: str, pair: int)
     for on_merged, some in zip((False, True), other_metrics(), strict=True):
         keys = [key for key in some if key not in SLOW or pair % EVERY == 0]
         sides, rng = calibration.null_pair(pool, case, method, pair, merged=on_merged)
-        results = calibration.judged(*sides, keys, draws=calibration.DRAWS, seed=pair, independent=False)
+        results = calibration.judged(
+            *sides,
+            keys,
+            draws=calibration.DRAWS,
+            seed=pair,
+            independent=False,
+            structures=_structures(sides[0].grid),
+        )
         found |= {key: calibration.spread(results[key], rng) for key in keys}
     return found
 

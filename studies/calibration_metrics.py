@@ -1,11 +1,11 @@
 """Are the p values of every metric right? Null pairs of real and simulated batches, metric by metric.
 
-    python studies/calibration_metrics.py --data DIR --raw DIR [--pairs 60] [--collect]
+    python studies/calibration_metrics.py --data DIR --raw DIR [--pairs 60] [--cases e_high_12,...] [--collect]
 
 The table beside that of `calibration.py`: every metric of a comparison that it leaves out. 19 draws or
 relabellings for each; the costly metrics on voxels merged in twos, the slowest for every fourth pair. Results
-go to docs/calibration (metrics.csv, metrics.md). A run goes on from the p values in the folder ``raw``;
-``--collect`` writes the tables of what is there.
+go to docs/calibration (metrics.csv, metrics.md). A run goes on from the p values in the folder ``raw``; with
+``--cases`` it adds to them and writes no table; ``--collect`` writes the tables of what is there.
 """
 
 from __future__ import annotations
@@ -139,13 +139,15 @@ def main() -> None:
         "--raw", type=Path, required=True, help="folder that keeps the p values of every pair"
     )
     parser.add_argument("--out", type=Path, default=calibration.OUT)
+    parser.add_argument("--cases", help="these alone, and no table")
     parser.add_argument("--collect", action="store_true", help="run nothing")
     options = parser.parse_args()
     options.raw.mkdir(parents=True, exist_ok=True)
     cases = calibration.CASES | calibration.UNSEEN
-    pools = calibration.pools(options.data, {cases[name].beam for name in CASES})
+    chosen = options.cases.split(",") if options.cases else CASES
+    pools = calibration.pools(options.data, {cases[name].beam for name in chosen})
     found = {}
-    for name in CASES:
+    for name in chosen:
         for method in METHODS:
             path = options.raw / f"{name}-{method}.jsonl"
             done = len(path.read_text().splitlines()) if path.exists() else 0
@@ -153,7 +155,8 @@ def main() -> None:
             pairs = min(done, options.pairs) if options.collect else options.pairs
             found[name, method] = calibration.kept_p_values(one, pairs, path)
             print(name, method, len(found[name, method]), flush=True)
-    write(options.out, table(found))
+    if not options.cases:
+        write(options.out, table(found))
 
 
 if __name__ == "__main__":

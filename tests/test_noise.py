@@ -12,6 +12,7 @@ from dosemover.grid import Grid
 from dosemover.noise import (
     BatchPermutations,
     NoiseCorrelation,
+    NoiseLevel,
     NoiseModel,
     centered_weights,
     correlated_normal,
@@ -22,6 +23,7 @@ from dosemover.noise import (
     noise_correlation,
     noise_level,
     noise_model,
+    orthogonal_weights,
     parametric_pairs,
     permuted_pairs,
     pooled_mean,
@@ -137,6 +139,63 @@ def test_an_exact_map_is_the_truth_of_the_null():
     assert pooled_mean(noisy, exact).max_gy == 4.0
 
 
+def test_a_poor_map_beside_a_good_one_does_not_smooth_the_pooled_mean():
+    """Weights 1/1601 and 1600/1601: the pooled mean is as noisy as the good map, and keeps its stripes."""
+    rng = np.random.default_rng(28)
+    truth = 20.0 + 4.0 * (-1.0) ** np.indices(GRID.shape)[2]
+    poor, good = (
+        DoseMap(
+            dose_gy=np.abs(truth + sd * rng.standard_normal(GRID.shape)),
+            grid=GRID,
+            uncertainty_gy=np.full(GRID.shape, sd),
+        )
+        for sd in (20.0, 0.5)
+    )
+    for pair in ((poor, good), (good, poor)):
+        assert np.std(pooled_mean(*pair).dose_gy - truth) < 0.7
+
+
+def two_classes(rng):
+    """Noise of 1 Gy, half of it shared by neighbors, in a third of a map; independent of 0.2 Gy elsewhere."""
+    shape = (36, 24, 24)
+    strong = np.arange(shape[0]) < 12
+    shared = correlated_normal(shape, NoiseCorrelation.exponential((0.5, 0.5, 0.5)), rng)
+    z = np.where(strong[:, None, None], shared, rng.standard_normal(shape))
+    sigma = np.where(strong[:, None, None], 1.0, 0.2) * np.ones(shape)
+    mean = np.full(shape, 50.0)
+    noisy = DoseMap.from_array(mean + sigma * z, spacing_mm=(2, 2, 2), uncertainty_gy=sigma)
+    return DoseMap.from_array(mean, spacing_mm=(2, 2, 2)), noisy, sigma, strong
+
+
+def test_rarely_hit_voxels_have_a_correlation_of_their_own():
+    rng = np.random.default_rng(29)
+    exact, noisy, sigma, strong = two_classes(rng)
+    model = noise_model(reference=exact, evaluated=noisy)
+    assert model.correlation.lag_1 == pytest.approx((0.5, 0.5, 0.5), abs=0.1)
+    assert model.weak is not None
+    assert model.weak.lag_1 == pytest.approx((0.0, 0.0, 0.0), abs=0.1)
+    drawn = [model.draw(sigma, rng) for _ in range(4)]
+    for part, rho in ((drawn_part(drawn, strong), 0.5), (drawn_part(drawn, ~strong), 0.0)):
+        assert np.mean(part[:, :, 1:] * part[:, :, :-1]) == pytest.approx(rho, abs=0.1)
+
+
+def drawn_part(drawn, layers):
+    """Some layers of several fields, one after the other."""
+    return np.concatenate([field[layers] for field in drawn])
+
+
+def test_the_split_between_the_classes_leaves_90_percent_of_the_variance_above():
+    """2000 voxels each of variance 1 and 4, 4000 of 10: the least 10 % of 50 000 end among those of 4."""
+    variance = np.repeat([1.0, 4.0, 10.0, 10.0], 2000).reshape(20, 20, 20)
+    dose = np.full(variance.shape, 100.0)
+    noise = np.sqrt(variance) * np.random.default_rng(34).standard_normal(variance.shape)
+    exact = DoseMap.from_array(dose, spacing_mm=(2, 2, 2))
+    noisy = DoseMap.from_array(dose + noise, spacing_mm=(2, 2, 2), uncertainty_gy=np.sqrt(variance))
+    model = noise_model(reference=exact, evaluated=noisy)
+    assert model.split_gy2 == pytest.approx(4.0 / 2)  # of one of two maps that share the noise
+    assert model.weak is not None
+
+
 def test_noise_without_any_uncertainty_is_refused():
     dose = DoseMap(dose_gy=np.ones(GRID.shape), grid=GRID)
     with pytest.raises(InputError, match="neither map brings an uncertainty"):
@@ -166,6 +225,33 @@ def test_significance_of_known_draws():
 @pytest.mark.parametrize(("direction", "p"), [("larger", 1.0), ("smaller", 0.25), ("both", 0.25)])
 def test_direction_says_which_values_speak_of_a_difference(direction, p):
     assert significance(-9.0, floor_values=[0.0, 1.0, 2.0], direction=direction).p == p
+
+
+def test_the_floor_comes_from_one_set_of_draws_and_p_from_the_other():
+    found = significance(12.0, floor_values=[0.0, 1.0, 2.0], null_values=[10.0, 11.0, 12.0, 13.0])
+    assert (found.floor, found.floor_sd, found.z) == (1.0, 1.0, 11.0)
+    assert (found.p, found.n_draws) == (3 / 5, 4)  # 12 and 13 are as large: (1 + 2) / (1 + 4)
+
+
+def test_a_draw_that_equals_the_value_is_as_extreme_as_the_value():
+    assert significance(2.0, floor_values=[0.0, 1.0, 2.0]).p == 2 / 4
+    assert significance(0.0, floor_values=[0.0, 1.0, 2.0], direction="smaller").p == 2 / 4
+    assert significance(2.0, floor_values=[0.0, 1.0, 2.0], direction="both").p == 3 / 4  # 0 and 2 about 1
+
+
+def test_a_ratio_is_extreme_on_both_sides_of_1():
+    """Of ratios about 1 the distances from 1 count, not those from 0."""
+    nulls = [0.8, 0.9, 1.0, 1.1, 1.2]
+    for value, p in ((0.7, 1 / 6), (1.3, 1 / 6), (0.85, 3 / 6), (1.0, 6 / 6)):
+        assert significance(value, floor_values=nulls, direction="both").p == pytest.approx(p)
+
+
+def test_relabelled_sides_keep_their_numbers_of_batches():
+    rng = np.random.default_rng(3)
+    one, two = batched(rng, n=3), batched(rng, n=7)
+    for a, b in permuted_pairs(reference=one, evaluated=two, draws=2, rng=rng):
+        assert (len(a.batches_gy), len(b.batches_gy)) == (3, 7)
+        np.testing.assert_allclose(3 * a.dose_gy + 7 * b.dose_gy, 3 * one.dose_gy + 7 * two.dose_gy)
 
 
 def test_too_few_draws_are_refused():
@@ -329,6 +415,13 @@ def test_recombined_batches_have_exactly_the_noise_of_their_mean(n):
     np.testing.assert_allclose((weights**2).sum(axis=1), 1 / n)
 
 
+@pytest.mark.parametrize("n", [3, 8])
+def test_weights_of_two_simulations_are_centered_of_the_right_size_and_independent(n):
+    weights = orthogonal_weights(n, np.random.default_rng(35))
+    np.testing.assert_allclose(weights.sum(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose(weights @ weights.T, np.eye(2) / n, atol=1e-12)
+
+
 def test_cross_batch_estimate_is_the_mean_over_all_pairs_of_batches():
     rng = np.random.default_rng(14)
     a, b = rng.random((3, 2, 2, 2)), rng.random((4, 2, 2, 2))
@@ -400,6 +493,14 @@ def test_noise_level_of_a_map_is_found_without_its_uncertainty(relative):
     assert level.per_root_dose == pytest.approx(relative * np.sqrt(truth.max()), rel=0.1)
 
 
+def test_a_noise_level_is_told_in_percent_of_the_high_dose():
+    """0.06 Gy of 4 Gy, with a standard deviation of 0.03 times the root of the dose."""
+    level = NoiseLevel(per_root_dose=0.03, high_dose_gy=4.0, whiteness=-0.67, status="estimated")
+    assert level.relative_percent == pytest.approx(1.5)
+    dose = DoseMap.from_array([0.0, 1.0, 4.0], spacing_mm=(1.0,))
+    np.testing.assert_allclose(level.uncertainty_gy(dose).ravel(), [0.0, 0.03, 0.06])
+
+
 def test_damping_of_correlated_noise_is_mended():
     truth = np.full((40, 40, 40), 2.0)
     correlation = NoiseCorrelation.exponential((0.4, 0.1, 0.1))
@@ -425,6 +526,7 @@ def test_few_voxels_do_not_tell_their_noise():
 
 def test_half_the_floor_takes_four_times_the_histories():
     assert histories_factor(floor=0.2, goal=0.1) == pytest.approx(4.0)
+    assert histories_factor(floor=0.2, goal=0.1, power=1.0) == pytest.approx(2.0)  # mean squares
     assert histories_factor(floor=0.05, goal=0.1) == 1.0
     with pytest.raises(InputError, match="`goal` must be positive"):
         histories_factor(floor=0.2, goal=0.0)

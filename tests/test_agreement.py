@@ -130,6 +130,16 @@ def test_chi_of_a_ramp_is_its_closed_form(record_validation):
     assert got.passing_rate_percent == (100.0 if want <= 1 else 0.0)
 
 
+def test_the_gradient_that_chi_allows_for_is_that_of_the_reference():
+    """Flat reference, steep evaluated map: only the dose criterion counts; the other way the gradient too."""
+    flat, steep = ramp(slope=(0.0, 0.0, 0.0)), ramp(slope=(1.0, 0.0, 0.0), base=41)
+    d = steep.dose_gy - flat.dose_gy
+    got = chi_index(reference=flat, evaluated=steep, normalization_gy=100.0)
+    np.testing.assert_allclose(got.chi, d / 3)
+    back = chi_index(reference=steep, evaluated=flat, normalization_gy=100.0)
+    np.testing.assert_allclose(back.chi, -d / np.hypot(3, 3))
+
+
 def test_chi_is_signed_and_passes_up_to_one():
     one = DoseMap.from_array(np.full((2, 2, 2), 100.0), spacing_mm=(1, 1, 1))
     low = chi_index(reference=one, evaluated=one.scaled(0.97))
@@ -142,6 +152,15 @@ def test_local_chi_uses_the_dose_of_the_voxel():
     one = DoseMap.from_array(np.full((1, 4), 50.0), spacing_mm=(1, 1))
     got = chi_index(reference=one, evaluated=one.scaled(1.02), normalization="local", normalization_gy=100.0)
     np.testing.assert_allclose(got.chi, 2 / 3)
+
+
+def test_local_criteria_leave_out_voxels_without_reference_dose():
+    one = DoseMap.from_array([0.0, 50.0, 40.0], spacing_mm=(1,))
+    two = DoseMap.from_array([1.0, 50.0, 40.0], spacing_mm=(1,))
+    settings = {"normalization": "local", "dose_threshold_percent": 0.0}
+    assert chi_index(reference=one, evaluated=two, **settings).n_voxels == 2
+    weighted = chi_index(reference=one, evaluated=two, mask=[[[1.0, 0.5, 1.0]]], **settings)
+    assert (weighted.n_voxels, weighted.passing_rate_percent) == (2, 100.0)
 
 
 def test_uneven_voxels_give_the_gradient_of_a_linear_dose():

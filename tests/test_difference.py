@@ -16,6 +16,7 @@ from dosemover.metrics import (
     split_half_error,
     threshold_mask,
 )
+from dosemover.metrics.masks import weighted_percentile
 from strategies import dose_maps, grids
 
 LINE = {"spacing_mm": (1.0,)}
@@ -179,3 +180,45 @@ def test_split_half_error_estimates_the_uncertainty_of_the_mean():
     assert got.rmse_gy == pytest.approx(0.7, rel=0.03)
     assert got.relative_percent == pytest.approx(100 * got.rmse_gy / one.max_gy)
     assert split_half_error(line(1, 2)) is None
+
+
+def test_partly_filled_voxels_weigh_in_their_noise_too():
+    """Differences 1 and 3 Gy, noise of 0.1 and 2 Gy; of the second voxel a quarter lies in the region."""
+    one = line(10, 10, uncertainty_gy=[0.1, 2.0])
+    got = debiased_rmse(reference=one, evaluated=line(11, 13), mask=[[[1.0, 0.25]]])
+    assert got.mean_square_gy2 == pytest.approx((1 - 0.01 + 0.25 * (9 - 4)) / 1.25)
+
+
+def test_a_voxel_of_half_weight_counts_like_half_of_two_voxels():
+    """The standard error of a region with half-filled voxels, against filled ones listed twice."""
+    one, two = noisy_pair(np.random.default_rng(12), 0.4, n_batches=5, shape=(2, 3, 4))
+    grid = Grid.regular(shape=(4, 3, 4), spacing_mm=(2, 2, 2))
+    doubled = [
+        DoseMap.from_batches(np.concatenate([side.batches_gy] * 2, axis=1), grid) for side in (one, two)
+    ]
+    weights = np.random.default_rng(13).choice([0.5, 1.0], size=(2, 3, 4))
+    half = debiased_rmse(reference=one, evaluated=two, mask=weights)
+    # the second copy holds the voxels of weight 1 once more: counts 1 and 2 instead of 0.5 and 1
+    mask = np.concatenate([np.ones((2, 3, 4), bool), weights == 1.0])
+    whole = debiased_rmse(reference=doubled[0], evaluated=doubled[1], mask=mask)
+    assert half.mean_square_gy2 == pytest.approx(whole.mean_square_gy2)
+    assert half.standard_error_gy2 == pytest.approx(whole.standard_error_gy2)
+
+
+def test_percentiles_of_weights_are_those_of_voxels_listed_as_often():
+    """Weights 1/4, 2/4 and 1 over a smooth run of values, against numpy on 1, 2 and 4 copies of each."""
+    d = np.linspace(0.0, 10.0, 2001)
+    weights = np.tile([0.25, 0.5, 1.0], 667)
+    got = differences(
+        reference=line(*np.full(d.size, 50.0)), evaluated=line(*(50 + d)), mask=weights[None, None]
+    )
+    listed = np.repeat(d, (4 * weights).astype(int))
+    assert got.p95_gy == pytest.approx(np.percentile(listed, 95), abs=0.01)
+    assert got.p99_gy == pytest.approx(np.percentile(listed, 99), abs=0.01)
+
+
+def test_percentiles_of_few_weighted_voxels_are_those_of_their_middles():
+    """Middles of the weights 1, 1/2, 1/2 at 0.5, 1.25, 1.75: a median at 1.125 is 5/6 of the way to 2 Gy."""
+    values, weights = np.array([1.0, 2.0, 3.0]), np.array([1.0, 0.5, 0.5])
+    assert weighted_percentile(values, 50.0, weights) == pytest.approx(1 + 5 / 6)
+    assert weighted_percentile(values, 50.0, np.full(3, 0.3)) == pytest.approx(2.0)

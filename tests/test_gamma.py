@@ -256,6 +256,18 @@ def test_points_without_evaluated_dose_in_reach_fail_and_stay_in_the_rate():
     assert result.n_search_outside == 20
 
 
+def test_what_is_out_of_reach_is_so_by_the_distance_in_space():
+    """Beyond a corner of the evaluated box: 15 voxels 7 mm away along an axis, and one by 5 mm along both."""
+    reference = DoseMap.from_array(np.full((1, 8, 8), 10.0), spacing_mm=(2.0, 2.0))
+    evaluated = DoseMap.from_array(np.full((1, 4, 4), 10.0), spacing_mm=(2.0, 2.0))
+    with pytest.warns(AccuracyWarning, match="evaluated points have no evaluated dose within 6 mm"):
+        result = gamma_index(reference=reference, evaluated=evaluated)
+    beyond = np.maximum(2.0 * np.arange(8) - 7.0, 0.0)  # the box ends at 7 mm
+    away = np.hypot(beyond[:, None], beyond)
+    assert result.n_unreachable == np.sum(away > 6.0) == 16
+    np.testing.assert_allclose(result.gamma[0], np.minimum(away / 3.0, 2.0), atol=1e-6)
+
+
 def test_maps_apart_fail_everywhere():
     with pytest.warns(AccuracyWarning, match="10 of 10"):
         result = gamma_index(reference=line(np.ones(10)), evaluated=line(np.ones(10), start_mm=500.0))
@@ -314,6 +326,19 @@ def test_one_sided_gamma_is_blind_to_a_hot_spot_below_the_threshold_and_says_so(
     assert two.gamma[0, 9, 6] == 2.0
     assert two.summary()["forward_passing_rate_percent"] == 100.0
     assert two.mean == pytest.approx(2.0 / 49)
+
+
+def test_both_directions_refer_to_the_maximum_of_the_reference():
+    """3 Gy of 100 Gy: it just passes; of the evaluated map's own 200 Gy it would be half the criterion.
+
+    The cold half of the evaluated map, 15 Gy, is above 10 % of 100 Gy, but not above 10 % of 200 Gy.
+    """
+    reference = line([100.0] * 8 + [0.0] * 40 + [2.0] * 8)
+    evaluated = line([103.5] * 8 + [0.0] * 20 + [200.0] + [0.0] * 19 + [15.0] * 8)
+    two = gamma_two_sided(reference=reference, evaluated=evaluated)
+    assert two.backward.settings["normalization_dose_gy"] == 100.0
+    assert (two.forward.n_evaluated, two.backward.n_evaluated) == (8, 17)
+    np.testing.assert_allclose(two.gamma[0, 0, :5], 3.5 / 3.0, atol=1e-6)
 
 
 def test_dose_outside_counts_evaluated_dose_beyond_the_reference_box():

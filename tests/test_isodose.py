@@ -44,6 +44,29 @@ def test_concentric_spheres_are_apart_by_the_difference_of_radii():
     assert got.evaluated_cc == pytest.approx(4 / 3 * np.pi * 1.56**3, rel=0.02)
 
 
+def test_an_isodose_island_that_one_map_has_alone_counts_by_its_area():
+    """A second sphere of radius r, L apart, in the evaluated map: a third of the area of both maps.
+
+    Its points lie sqrt(L^2 + r^2 + 2 L r c) - r from the first sphere, c the cosine, evenly spread in
+    -1 to 1: the mean of the root is ((L + r)^3 - (L - r)^3) / (6 L r), and the 95th percentile of the
+    evaluated surface, half of which is at 0, is at c = 0.8.
+    """
+    r, apart, n, spacing = 6.0, 20.0, 25, 1.5
+    grid = Grid.regular(
+        shape=(13, 13, n), spacing_mm=(spacing,) * 3, origin_mm=(-8.0, -6 * spacing, -6 * spacing)
+    )
+    z, y, x = np.meshgrid(*grid.centers_mm, indexing="ij")
+    balls = [60 - 30 * np.sqrt((x - c) ** 2 + y**2 + z**2) / r for c in (0.0, apart)]
+    one = DoseMap(dose_gy=np.maximum(balls[0], 0), grid=grid)
+    two = DoseMap(dose_gy=np.maximum(np.maximum(*balls), 0), grid=grid)
+    mean = ((apart + r) ** 3 - (apart - r) ** 3) / (6 * apart * r) - r
+    far = np.sqrt(apart**2 + r**2 + 2 * apart * r * 0.8) - r
+    for got in (at_half(one, two), at_half(two, one)):
+        assert got.mean_surface_mm == pytest.approx(mean / 3, rel=0.03)
+        assert got.hd95_mm == pytest.approx(far, abs=0.3)
+        assert got.hausdorff_mm == pytest.approx(apart, abs=0.2)
+
+
 def test_equal_maps_agree_completely():
     for got in isodose_agreement(reference=ball(), evaluated=ball()).values():
         assert got.dice == got.jaccard == got.dice_subvoxel == 1.0

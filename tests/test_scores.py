@@ -129,6 +129,21 @@ def test_depth_dose_of_a_beam_along_an_axis_is_its_plane_integral():
     assert got.distance_percent == pytest.approx(want)
 
 
+@pytest.mark.parametrize(("axis", "direction", "spacing"), [(0, (0, 0, 1), 4.0), (2, (-1, 0, 0), 2.0)])
+def test_depth_runs_along_the_direction_that_is_named_x_y_z(axis, direction, spacing):
+    """A dose that falls along z (or towards lower x) alone, integrated over the planes across."""
+    shape = [3, 3, 3]
+    shape[axis] = 4
+    falling = np.moveaxis(np.broadcast_to([10.0, 8.0, 6.0, 4.0], (3, 3, 4)), 2, axis)
+    if sum(direction) < 0:
+        falling = np.flip(falling, axis)
+    one = small(falling, spacing=(2.0, 3.0, 4.0))
+    got = depth_dose_distance(reference=one, evaluated=one, direction=direction, step_mm=spacing)
+    np.testing.assert_allclose(got.depth_mm, spacing * np.arange(4))
+    plane_mm2 = 9 * 2.0 * 3.0 * 4.0 / spacing
+    np.testing.assert_allclose(got.reference_gy_mm2, np.array([10, 8, 6, 4]) * plane_mm2)
+
+
 def test_depth_dose_conserves_the_integral_along_any_direction():
     rng = np.random.default_rng(0)
     dose = small(rng.random((5, 6, 7)), spacing=(2.0, 2.5, 3.0))

@@ -108,6 +108,23 @@ def test_the_geometry_files_have_the_positions_worked_out_by_hand(
     )
 
 
+@pytest.mark.parametrize("positions", [(5.0, 7.5, 10.0), (5.0, 2.5, 0.0)])
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (1, 0, 0, 0, -1, 0), (0, 1, 0, 1, 0, 0)])
+def test_absolute_frame_offsets_are_positions_whichever_way_the_normal_points(
+    tmp_path, orientation, positions
+):
+    """C.8.8.3.2: frame k lies at the z that the vector names, also where row x column points to the feet."""
+    stored = stored_values()
+    ds = dose_dataset(
+        stored, ImageOrientationPatient=list(orientation), GridFrameOffsetVector=list(positions)
+    )
+    dose = read_dicom_dose(save(ds, tmp_path / "d.dcm"))
+    assert dose.source["frame offsets"] == "absolute"
+    x, y, _ = position(ds, (0.0, 0.0, 0.0), 0, 1, 2)
+    for k, z in enumerate(positions):
+        assert value_at(dose, (x, y, z)) == pytest.approx(0.001 * stored[k, 1, 2])
+
+
 def test_uneven_frames_are_kept_with_boundaries_half_way(data_path):
     dose = read_dicom_dose(data_path("dicom_geometry_generated/gfov_nonuni.dcm"))
     np.testing.assert_allclose(dose.grid.z_edges_mm, [4, 6, 8, 10.5, 13.5, 17, 21])

@@ -57,6 +57,22 @@ def test_centigray_scales_everything(tmp_path):
     assert dose.source["unit_in_file"] == "not stated, taken as cGy"
 
 
+def test_centigray_scales_the_batches_as_well(tmp_path):
+    stack = np.stack([DOSE, 2 * DOSE, 3 * DOSE])
+    np.savez(tmp_path / "a.npz", batches=stack, **GEOMETRY)
+    dose = read_dose(tmp_path / "a.npz", unit="cgy")
+    assert np.allclose(dose.batches_gy, stack / 100)
+    assert np.allclose(dose.dose_gy, 2 * DOSE / 100)
+    assert np.allclose(dose.uncertainty_gy, DOSE / np.sqrt(3) / 100)  # deviation of 1, 2, 3 is 1
+
+
+def test_a_scale_belongs_to_dose_and_uncertainty(tmp_path):
+    np.savez(tmp_path / "a.npz", dose=DOSE, uncertainty=0.1 * DOSE, scale=0.5, **GEOMETRY)
+    dose = read_dose(tmp_path / "a.npz")
+    assert np.allclose(dose.dose_gy, 0.5 * DOSE)
+    assert np.allclose(dose.uncertainty_gy, 0.05 * DOSE)
+
+
 def test_the_density_beside_a_dose_is_the_map(tmp_path):
     np.savez(tmp_path / "a.npz", dose=DOSE, density=2 + DOSE, **GEOMETRY)
     assert np.array_equal(read_map(tmp_path / "a.npz")[0], 2 + DOSE)

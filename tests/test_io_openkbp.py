@@ -46,6 +46,20 @@ def test_values_lie_at_their_c_order_index(data_path):
     assert np.count_nonzero(cube) <= 116576
 
 
+def test_voxel_sizes_are_those_of_rows_columns_and_slices(tmp_path):
+    """Index (row, column, slice) = (10, 20, 30) of the cube lies at y = 10 rows, x = 20 columns."""
+    index = np.ravel_multi_index((10, 20, 30), (128, 128, 128))
+    np.savez(
+        tmp_path / "a.npz", dose_idx=np.array([index]), dose=np.ones(1), voxel_mm=np.array([2.0, 3.0, 5.0])
+    )
+    dose = read_dose(tmp_path / "a.npz")
+    assert dose.grid.spacing_mm == pytest.approx((3.0, 2.0, 5.0))
+    ((z, y, x),) = np.argwhere(dose.dose_gy)
+    z_mm, y_mm, x_mm = dose.grid.centers_mm
+    assert (x_mm[x], y_mm[y]) == pytest.approx((60.0, 20.0))
+    assert z_mm[-1] - z_mm[z] == pytest.approx(150.0)  # slices run from the head down
+
+
 @pytest.mark.parametrize("patient", [201, 206, 211, 231, 237, 241, 242, 250])
 def test_left_is_left_and_the_brain_stem_is_above_the_cord(patient, data_path):
     dose = read_dose(data_path(f"openkbp/pt_{patient}.npz"))

@@ -84,6 +84,28 @@ def test_other_units_of_dose_become_gray(unit, factor, tmp_path):
     assert (dose.unit, dose.dose_gy.flat[0]) == ("Gy", pytest.approx(factor))
 
 
+def test_the_uncertainty_is_in_the_unit_of_the_dose(tmp_path):
+    """5 cGy a history with a deviation of 3 cGy: 20 Gy of 400 histories, known to 0.6 Gy."""
+    statistics = "Sum Histories_with_Scorer_Active Standard_Deviation"
+    rows = [[i, 0, k, 400 * 5.0, 400, 3.0] for i in range(2) for k in range(3)]
+    dose = read_dose(table(tmp_path, statistics, rows, header=HEADER.replace("Gy", "cGy")))
+    assert dose.dose_gy.flat[0] == pytest.approx(20.0)
+    assert dose.uncertainty_gy.flat[0] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("m", 1000.0), ("cm", 10.0), ("mm", 1.0), ("um", 1e-3), ("nm", 1e-6)]
+)
+def test_every_unit_of_length_becomes_millimeters(unit, factor, tmp_path):
+    dose = read_dose(table(tmp_path, header=HEADER.replace("0.1 cm", f"0.1 {unit}")))
+    assert dose.grid.spacing_mm == pytest.approx((0.1 * factor, 5.0, 2.0))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("Gy", 1.0), ("kGy", 1000.0)])
+def test_large_units_of_dose_become_gray(unit, factor, tmp_path):
+    assert read_dose(table(tmp_path, header=HEADER.replace("Gy", unit))).dose_gy.flat[0] == factor
+
+
 def test_another_quantity_keeps_its_unit(tmp_path):
     assert read_dose(table(tmp_path, header=HEADER.replace("Gy", "MeV"))).unit == "MeV"
 

@@ -1,6 +1,6 @@
 """Are the p values of every metric right? Null pairs of real and simulated batches, metric by metric.
 
-    python studies/calibration_metrics.py --data DIR --raw DIR [--pairs 60] [--cases e_high_12,...] [--collect]
+    python studies/calibration_metrics.py --data DIR --raw DIR [--pairs 60] [--cases NAME,...] [--collect]
 
 The table beside that of `calibration.py`: every metric of a comparison that it leaves out. 19 draws or
 relabellings for each; the costly metrics on voxels merged in twos, the slowest for every fourth pair. Results

@@ -153,6 +153,33 @@ def test_the_border_inside_a_voxel_follows_the_filled_fraction():
     assert dvh.min_gy == pytest.approx(15.25)
 
 
+def test_the_border_inside_a_flat_voxel_lies_as_it_does_in_space():
+    """The face x = -z/4 cuts voxels of 2 mm x 8 mm along their diagonal, whatever their shape.
+
+    Between it and x = 13 mm, for z from -12 to 12 mm, the mean of x is (13^2 - 3) / (2 x 13) mm, 3 mm2
+    being the mean of (z/4)^2.
+    """
+    grid = Grid.regular(shape=(5, 1, 15), spacing_mm=(2.0, 3.0, 8.0), origin_mm=(-14.0, 0.0, -16.0))
+    z, _, x = np.meshgrid(*grid.centers_mm, indexing="ij")
+    fraction = np.where((x > -z / 4) & (x < 13), 1.0, 0.0)
+    fraction[np.isclose(x, -z / 4)] = 0.5
+    inner = grid.crop((slice(1, 4), slice(0, 1), slice(0, 15)))  # the outer layers have one neighbor alone
+    dvh = dose_volume_histogram(
+        dose=DoseMap(dose_gy=200 + 10 * x[1:4], grid=inner),
+        structure=Structure(name="wedge", fraction=fraction, grid=grid),
+        supersampling=16,
+    )
+    assert dvh.volume_cc == pytest.approx(13 * 24 * 3 / 1000)
+    assert dvh.mean_gy == pytest.approx(200 + 10 * (13**2 - 3) / (2 * 13), abs=0.03)
+
+
+def test_a_dose_is_reached_by_the_volume_that_gets_just_that_dose():
+    dvh = Dvh(name="A", dose_gy=[70.0, 50.0, 60.0], volume_mm3=[1.0, 2.0, 1.0])
+    np.testing.assert_allclose(dvh.cumulative_percent([50.0, 60.0, 70.0, 70.1]), [100, 50, 25, 0])
+    for dose, percent in ((50.0, 100), (60.0, 50), (70.0, 25)):
+        assert dvh.volume_at_dose(dose) == pytest.approx(percent)
+
+
 def test_structures_on_another_grid_and_beyond_the_dose_grid_are_handled():
     dose_grid = Grid.regular(shape=(1, 4, 10), spacing_mm=(2, 2, 2))
     x = np.broadcast_to(dose_grid.centers_mm[2], dose_grid.shape)

@@ -643,6 +643,11 @@ def test_a_correlation_that_is_doubted_scatters_as_its_freedom_says():
     found = np.array([model.doubted(rng).correlation.inflation for _ in range(400)])
     assert np.mean(1 / found) == pytest.approx(1 / correlation.inflation, rel=0.03)
     assert np.std(1 / found) * correlation.inflation == pytest.approx(np.sqrt(2 / 30), rel=0.15)
+    both = NoiseModel(correlation=correlation, weak=NoiseCorrelation.exponential((0.3, 0.3, 0.3)))
+    doubted = both.doubted(rng)
+    assert doubted.weak is not None
+    factor = doubted.correlation.inflation / correlation.inflation
+    assert doubted.weak.inflation == pytest.approx(factor * both.weak.inflation)  # doubted together
     assert NoiseCorrelation.independent().inflated(3.0).inflation == 1.0
     grown = correlation.inflated(1.5)
     assert grown.inflation == pytest.approx(1.5 * correlation.inflation)

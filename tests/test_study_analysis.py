@@ -175,6 +175,12 @@ def test_power_of_two_normals_is_as_the_normal_law_says():
     assert found.value == pytest.approx(stats.norm.sf(stats.norm.ppf(0.95) - 2.0), abs=0.03)
 
 
+def test_pairs_that_only_tie_with_noise_alone_are_not_found():
+    """Passing rates of 100 % with and without a change: no test may call them different."""
+    assert detection.power(np.full(20, -100.0), np.full(20, -100.0)).value == 0.0
+    assert detection.power(np.arange(19.0), np.array([18.0, 18.5, 19.0, 0.0])).value == 0.5  # above 18
+
+
 def test_passing_rates_fall_where_maps_differ(table):
     """Signal -3 % at 1 %, sd 0.3 %: found; the direction is that of the metric."""
     (found,) = detection.detections(
@@ -231,6 +237,53 @@ def test_smallest_detectable_shift_is_as_the_binormal_law_says():
     by_auc = detection.smallest_detectable(table, cells, by="auc")
     assert by_auc.value == pytest.approx(1.6449 * np.sqrt(2) * sd, abs=0.025)
     assert "mm" in by_auc.text
+
+
+def one_metric(values, histories_of=None):
+    """Cells of one metric: the values of every replicate by (change, magnitude, noise level)."""
+    rows = []
+    for (change, size, level), column in values.items():
+        for replicate, value in enumerate(column):
+            where = (level, level, (histories_of or histories)(level), "both", replicate, "dmd_mm", value)
+            rows.append(("water", "builtin", change, size, "mm" if size else "", *where))
+    names = ("case", "engine", "change", "magnitude", "magnitude_unit", "noise_percent")
+    names += ("achieved_noise_percent", "histories", "noise_in", "replicate", "metric", "value")
+    table = StudyTable(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+    return table, table.select(change="shift")
+
+
+def test_the_smallest_change_is_found_by_interpolation_and_not_by_ties():
+    """Null 0 to 18: threshold 18. Of 20 values 0, 10 and 18 lie above it at 1, 2 and 3 mm: 80 % at 2.75 mm."""
+    above = {size: np.where(np.arange(20) < n, 20.0, 18.0) for size, n in ((1.0, 0), (2.0, 10), (3.0, 18))}
+    table, cells = one_metric(
+        {("none", 0.0, 5.0): np.arange(19.0)} | {("shift", s, 5.0): v for s, v in above.items()}
+    )
+    assert detection.smallest_detectable(table, cells).value == pytest.approx(2.75)
+
+
+def test_the_scatter_of_noise_alone_is_in_the_interval_of_the_smallest_change():
+    """Changed values without any scatter: what is uncertain is the threshold, the largest of 19 null values.
+
+    A sample of 19 with replacement leaves the three largest out with (16/19)^19 = 3.8 %, four with 1.1 %.
+    """
+    null = np.append(np.linspace(0.0, 0.5, 15), [1.6, 2.6, 3.6, 4.6])
+    changed = {("shift", float(size), 5.0): np.full(20, float(size)) for size in (1, 2, 3, 4, 5)}
+    table, cells = one_metric({("none", 0.0, 5.0): null} | changed)
+    found = detection.smallest_detectable(table, cells)
+    assert found.value == pytest.approx(4.8)  # 80 % of the way from 4 mm, none, to 5 mm, all
+    assert (found.low, found.high) == pytest.approx((1.8, 4.8))
+
+
+def test_histories_are_interpolated_in_their_logarithm():
+    """Power 0.6 at 1e4 and 1.0 at 1e6 histories: 0.8 half-way in the logarithm, at 1e5."""
+    null = np.arange(19.0)
+    weak, strong = np.where(np.arange(20) < 12, 20.0, 0.0), np.full(20, 20.0)
+    values = {("none", 0.0, level): null for level in (10.0, 1.0)}
+    values |= {("shift", 1.0, 10.0): weak, ("shift", 1.0, 1.0): strong}
+    table, cells = one_metric(values, histories_of=lambda level: {10.0: 1e4, 1.0: 1e6}[level])
+    found = detection.histories_needed(table, cells)
+    assert found.value == pytest.approx(1e5)
+    assert found.studied == pytest.approx((1e4, 1e6))
 
 
 def test_what_lies_outside_the_range_is_said(table):

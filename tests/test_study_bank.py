@@ -187,3 +187,7 @@ def test_the_noise_of_a_map_is_that_of_its_high_dose_region():
     sigma = np.where(dose == 1, 0.03, 0.1)
     found = DoseMap.from_array(dose, spacing_mm=(1.0, 1.0, 1.0), uncertainty_gy=sigma)
     assert high_dose_noise_percent(found, high_dose_percent=50.0) == pytest.approx(3.0)
+    sigma[1:3] = 0.04
+    mixed = DoseMap.from_array(dose, spacing_mm=(1.0, 1.0, 1.0), uncertainty_gy=sigma)
+    # two layers of 4 %, one of 3 %: the root mean square
+    assert high_dose_noise_percent(mixed, high_dose_percent=50.0) == pytest.approx(np.sqrt((9 + 32) / 3))

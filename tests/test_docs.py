@@ -196,6 +196,31 @@ def test_every_command_has_its_section():
                 assert option in text or option in ("-h", "--help"), f"{name} {option}"
 
 
+def test_help_reads_on_the_page_as_it_does_in_a_terminal():
+    docs = pytest.importorskip("command_line", reason="Sphinx is not installed: pip install --group docs")
+    for name, parser in docs.commands().items():
+        for line in docs.markdown(name, parser):
+            assert line != ": ", f"an argument of {name} has no help"
+    study = docs.markdown("study", docs.commands()["study"])
+    assert "### study report" in study
+    simulate = docs.markdown("simulate", docs.commands()["simulate"])
+    assert "`--moments [DEGREE]`" in simulate
+    assert any("`dmd_mm.floor<0.1`" in line and "`--histories`" in line for line in simulate)
+    assert docs._escape("a [b] of 'x_y<1' and the map's 5 %% of *z*") == (
+        r"a \[b\] of `x_y<1` and the map's 5 % of \*z\*"
+    )
+
+
+def test_formulas_keep_the_spaces_and_limits_of_tex():
+    docs = pytest.importorskip("mathml", reason="Sphinx is not installed: pip install --group docs")
+    bars = re.findall(r'<mo[^>]*form="(\w+)"[^>]*>\|</mo>', docs.mathml("2|a|^2 + |b|", display="inline"))
+    assert bars == ["prefix", "postfix", "prefix", "postfix"]
+    assert 'form="prefix">\u2212</mo>' in docs.mathml("a = -b", display="inline")
+    assert 'form="prefix"' not in docs.mathml("a - b", display="inline")
+    assert "<munder><mo>max</mo>" in docs.mathml(r"\max_x f", display="block")
+    assert "<munder>" not in docs.mathml(r"\max_x f", display="inline")
+
+
 def test_links_to_absent_pages_are_left_out(tmp_path):
     docs = pytest.importorskip("optional_pages", reason="Sphinx is not installed: pip install --group docs")
     text = "review\ncritical_analysis\n| [Gallery](gallery.md) | x |\n"

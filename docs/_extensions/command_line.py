@@ -21,14 +21,30 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
+_LITERAL = re.compile(r"(`[^`]+`)|(?<!\w)'([^']+)'|(--[a-z-]+|\S*_\S*\w)")
+"""What stands in backquotes or quotation marks, an option, a key."""
+
+
 def _escape(text: str) -> str:
-    """Help text as Markdown: argparse's %% and what Markdown would read as markup."""
-    return re.sub(r"([*_<>|\[\]])", r"\\\1", text.replace("%%", "%"))
+    """Help text as Markdown: argparse's %%, code as code, and nothing that Markdown would read as markup."""
+    parts, end = [], 0
+    text = text.replace("%%", "%")
+    for found in _LITERAL.finditer(text):
+        parts += [_plain(text[end : found.start()]), found[1] or f"`{found[2] or found[3]}`"]
+        end = found.end()
+    return "".join([*parts, _plain(text[end:])])
+
+
+def _plain(text: str) -> str:
+    """Text without markup."""
+    return re.sub(r"([*_<>|\[\]])", r"\\\1", text)
 
 
 def _invocation(action: argparse.Action) -> str:
     """How an argument is written on the command line."""
     value = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
+    if action.nargs == "?" and action.option_strings:
+        value = f"[{value}]"
     if action.choices:
         value = "|".join(str(choice) for choice in action.choices)
     value = value[0] if isinstance(value, tuple) else value
@@ -40,14 +56,21 @@ def _invocation(action: argparse.Action) -> str:
 def _usage(parser: argparse.ArgumentParser) -> str:
     """The usage line, at a width of its own whatever the terminal's."""
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, width=84, max_help_position=30)
-    return parser.format_usage().removeprefix("usage: ").rstrip()
+    prefix = "usage: "
+    usage = parser.format_usage().removeprefix(prefix).rstrip()
+    return usage.replace("\n" + " " * len(prefix), "\n")
 
 
-def markdown(name: str, parser: argparse.ArgumentParser) -> list[str]:
-    """One command's section."""
-    lines = [f"## {name}", "", _escape(parser.description or ""), "", "```text", _usage(parser), "```", ""]
+def markdown(name: str, parser: argparse.ArgumentParser, level: int = 2) -> list[str]:
+    """One command's section, and those of its own commands below."""
+    lines = [f"{'#' * level} {name}", "", _escape(parser.description or ""), ""]
+    lines += ["```text", _usage(parser), "```", ""]
     for group in parser._action_groups:
-        actions = [action for action in group._group_actions if action.dest != "help"]
+        actions = [
+            action
+            for action in group._group_actions
+            if action.dest != "help" and not isinstance(action, argparse._SubParsersAction)
+        ]
         if not actions:
             continue
         title = {"positional arguments": "Arguments", "options": "Options"}.get(
@@ -56,7 +79,11 @@ def markdown(name: str, parser: argparse.ArgumentParser) -> list[str]:
         lines += [f"**{(title or '').capitalize()}**", ""]
         for action in actions:
             text = _escape((action.help or "") % (vars(action) | {"prog": parser.prog}))
-            lines += [f"`{_invocation(action)}`", f": {text or 'a dose map'}", ""]
+            lines += [f"`{_invocation(action)}`", f": {text}", ""]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb, own in action.choices.items():
+                lines += markdown(f"{name} {verb}", own, level + 1)
     return lines
 
 

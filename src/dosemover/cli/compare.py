@@ -23,8 +23,8 @@ def add_parser(commands: Any) -> None:
         description="Compare an evaluated dose map with a reference. Maps are DICOM RT Dose, MHA, MHD, NRRD, "
         "NIfTI, 3ddose, TOPAS, NPZ or OpenKBP data; A.dcm+B.dcm or a directory sums beams.",
     )
-    parser.add_argument("reference", metavar="REFERENCE")
-    parser.add_argument("evaluated", metavar="EVALUATED")
+    parser.add_argument("reference", metavar="REFERENCE", help="the map that is compared with")
+    parser.add_argument("evaluated", metavar="EVALUATED", help="the map that is judged")
     _add_input_options(parser)
     _add_metric_options(parser)
     _add_output_options(parser)

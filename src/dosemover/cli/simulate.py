@@ -36,11 +36,11 @@ def add_parser(commands: Any) -> None:
         "MV dose: engine = 'ompmc' gives one, and engine = 'mcsquare' simulates protons. Ctrl-C keeps what "
         "was simulated; --resume goes on.",
     )
-    parser.add_argument("config", metavar="CONFIG.toml")
+    parser.add_argument("config", metavar="CONFIG.toml", help="phantom, sources and engine")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for the results")
-    parser.add_argument("--histories", type=options.count, metavar="N", help="number of primary photons")
+    parser.add_argument("--histories", type=options.count, metavar="N", help="number of primary particles")
     parser.add_argument("--batches", type=options.count, metavar="N", help="number of batches")
-    parser.add_argument("--seed", type=int, metavar="N")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the random numbers")
     parser.add_argument(
         "--uncertainty-goal",
         dest="uncertainty_goal_percent",

@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         ("collect", "write the tables of what has been measured, without measuring more", _collect),
     ):
         sub = verbs.add_parser(verb, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        sub.add_argument("study", metavar="STUDY.toml")
+        sub.add_argument("study", metavar="STUDY.toml", help="description of the study")
         sub.add_argument("-o", "--output", required=True, metavar="DIR", help="directory of the study")
         sub.set_defaults(run=action)
     sub = verbs.add_parser(
@@ -53,7 +53,7 @@ def _add_run(verbs: Any) -> None:
         "provenance.json. Runs on an embedded Dask cluster, or on the scheduler at --scheduler, whose "
         "workers must see DIR.",
     )
-    sub.add_argument("study", metavar="STUDY.toml")
+    sub.add_argument("study", metavar="STUDY.toml", help="description of the study")
     sub.add_argument("-o", "--output", required=True, metavar="DIR", help="directory for banks and tables")
     sub.add_argument("--workers", type=options.count, metavar="N", help="processes; as many as cores")
     sub.add_argument("--scheduler", metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786")

@@ -253,7 +253,7 @@ def one_metric(values, histories_of=None):
 
 
 def test_the_smallest_change_is_found_by_interpolation_and_not_by_ties():
-    """Null 0 to 18: threshold 18. Of 20 values 0, 10 and 18 lie above it at 1, 2 and 3 mm: 80 % at 2.75 mm."""
+    """Null 0 to 18, threshold 18. Of 20 values 0, 10, 18 lie above it at 1, 2, 3 mm: 80 % at 2.75 mm."""
     above = {size: np.where(np.arange(20) < n, 20.0, 18.0) for size, n in ((1.0, 0), (2.0, 10), (3.0, 18))}
     table, cells = one_metric(
         {("none", 0.0, 5.0): np.arange(19.0)} | {("shift", s, 5.0): v for s, v in above.items()}

@@ -329,6 +329,17 @@ def test_floor_of_a_power_law_has_its_slope(table):
     assert response.floor_law(cells[:2]) is None
 
 
+def test_a_poorly_known_floor_does_not_bend_the_law():
+    """Floors of 10 and 5 known to 0.1 %, and one of 3 instead of 1 from a single value: histories^-1/2."""
+    sharp = 1 + 0.004 * np.tile([-1.0, 1.0], 8)
+    table, _ = one_metric(
+        {("none", 0.0, 10.0): 10 * sharp, ("none", 0.0, 5.0): 5 * sharp}
+        | {("none", 0.0, 1.0): np.append(48.0, np.zeros(15))}
+    )
+    law = response.floor_law(table.select(change="none"))
+    assert law.slope == pytest.approx(-0.5, abs=0.02)
+
+
 def test_interval_of_the_slope_covers_the_truth():
     hits = 0
     for seed in range(60):

@@ -193,6 +193,26 @@ def test_changes_beyond_two_plain_numbers_are_named():
     assert findings.small_changes(with_metrics(**{"dmd_mm": (0.0, 0.0, 0.1, 0.0)})).numbers["beyond"] == []
 
 
+def test_a_change_that_one_plain_number_sees_is_not_beyond_both():
+    half_blind = {"center_shift_mm": (0.0, 0.0, 0.02, 0.03), "mass_ratio": (1.0, 0.05, 0.001, 0.0)}
+    beyond = findings.small_changes(with_metrics(**half_blind)).numbers["beyond"]
+    assert not [text for text in beyond if text.startswith(("shift 1 ", "shift 3 "))]
+
+
+def test_noise_goes_with_the_root_of_the_histories(analysis):
+    """The made-up study has 1e8 histories over the squared noise in percent."""
+    for percent in (0.5, 3.0, 20.0):
+        found = findings._noise_at(analysis, "water", 1e8 / percent**2)
+        assert found == pytest.approx(percent, rel=1e-5)
+
+
+def test_strength_is_positive_where_a_value_speaks_of_a_difference():
+    rate = "gamma_2_2_global_passing_rate_percent"
+    assert [analysis_losses.toward(rate, z) for z in (-5.0, 5.0, None)] == [5.0, -5.0, 0.0]
+    assert [analysis_losses.toward("dmd_mm", z) for z in (-5.0, 5.0)] == [-5.0, 5.0]
+    assert [analysis_losses.toward("mass_ratio", z) for z in (-5.0, 5.0)] == [5.0, 5.0]
+
+
 def test_balanced_distances_blind_to_output_are_shown():
     flat = (0.0, 0.0, 0.02, 0.05)
     seen = {"mass_ratio": (1.0, 0.05, 0.001, 0.0)}
@@ -219,6 +239,17 @@ def test_moments_are_judged_by_power_and_by_cost(analysis):
     assert findings.moments_are_cheap(small_grids).numbers["moment_dmd_mm"]["ratio"] == pytest.approx(100)
     cheap = StudyAnalysis(analysis.table, seconds={"dmd_mm": 1.0, "moment_dmd_mm": 1e-4})
     assert findings.moments_are_cheap(cheap).verdict == "shown"
+
+
+def test_moments_that_see_less_lose_and_those_that_see_more_do_not():
+    blind = (0.0, 0.0, 0.02, 0.05)
+    lost, won = (
+        findings.moments_are_cheap(with_metrics(**{metric: blind})) for metric in ("moment_dmd_mm", "dmd_mm")
+    )
+    assert lost.numbers["moment_dmd_mm"]["loss"] > 0.2
+    assert lost.parts[0].held == 0
+    assert won.numbers["moment_dmd_mm"]["loss"] < -0.2
+    assert won.parts[0].held == 1
 
 
 def test_small_studies_are_judged_by_their_numbers(analysis):

@@ -214,9 +214,12 @@ def text_tables(analysis: StudyAnalysis) -> dict[str, list[TextTable]]:
     return {name: [table for table in tables if table is not None] for name, tables in found.items()}
 
 
-def _kind_value(analysis: StudyAnalysis, metric: str, kind: str, measure: Measure) -> str:
-    """Mean AUC (or power in %) of a metric for a kind of change at the reference noise."""
-    one = mean_measure(analysis, metric, keys_of(analysis, kind, analysis.reference_noise), measure)
+def _kind_value(
+    analysis: StudyAnalysis, metric: str, kind: str, measure: Measure, cases: Sequence[str] | None = None
+) -> str:
+    """Mean AUC (or power in %) of a metric for a kind of change at the reference noise, in cases or all."""
+    keys = keys_of(analysis, kind, analysis.reference_noise)
+    one = mean_measure(analysis, metric, [key for key in keys if cases is None or key[0] in cases], measure)
     if one is None:
         return "–"
     return f"{100 * one.value:.0f} %" if measure == "power" else f"{one.value:.2f}"
@@ -275,6 +278,7 @@ def context(analysis: StudyAnalysis) -> dict[str, Any]:
         "wanted": _wanted(analysis),
         "beyond": power_table(beyond_two_numbers(analysis)),
         "kind_of": lambda metric, kind: _kind_value(analysis, metric, kind, "auc"),
+        "inside_of": lambda metric, kind: _kind_value(analysis, metric, kind, "auc", analysis.compared),
         "power_of": lambda metric, kind: _kind_value(analysis, metric, kind, "power"),
         "rough_of": lambda metric, kind: _kind_value(analysis, metric, kind, "misjudged"),
         "duel_of": lambda ours, theirs, kind: _duel_words(analysis, ours, theirs, kind),

@@ -16,7 +16,7 @@ histories it takes to see that.
 from dosemover import montecarlo as mc
 
 PHOTONS = 1.5e14
-TUBE = mc.Spectrum.bremsstrahlung(0.12, filters=(("aluminium", 3.0),))
+TUBE = mc.Spectrum.bremsstrahlung(0.12, filters=(("aluminium", 3.0),))  # g/cm2: 11 mm
 
 
 def simulated(shift_mm, histories, seed):

@@ -1,4 +1,4 @@
-"""Reading and writing dose maps and structures: the only rooms that know file formats."""
+"""Reading and writing dose maps and structures: the only modules that know file formats."""
 
 from dosemover.io.describe import describe
 from dosemover.io.read import read_dose, read_map, read_structures

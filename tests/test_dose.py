@@ -1,5 +1,7 @@
 """Dose maps: validation, scaling and moving between grids."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,15 @@ def test_batches_give_the_uncertainty_of_their_mean():
 def test_wrong_batch_shape_is_refused():
     with pytest.raises(GridMismatchError, match="batches_gy"):
         a_map(batches_gy=np.ones((1, 2, 3, 4)))
+
+
+@pytest.mark.parametrize("unit", ["cGy", "cGy/history"])
+def test_centigray_are_not_taken_for_gray(unit):
+    told = a_map(unit=unit)
+    with pytest.raises(UnitError, match=f"'{unit}', not in Gy. Its numbers are 100 times as large"):
+        told.require_gray()
+    gray = replace(told.scaled(0.01), unit="Gy").require_gray()
+    assert gray.max_gy == pytest.approx(told.max_gy / 100)
 
 
 def test_relative_dose_is_refused_by_require_gray():

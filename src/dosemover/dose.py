@@ -226,7 +226,13 @@ class DoseMap:
 
     def require_gray(self) -> DoseMap:
         """Return the map itself, or raise where its values are not a dose in gray."""
-        if not self.unit.lower().startswith(("gy", "cgy")):
+        unit = self.unit.lower()
+        if unit.startswith("cgy"):
+            raise UnitError(
+                f"{self.name or 'the dose map'} is in {self.unit!r}, not in Gy. Its numbers are 100 times as "
+                "large. Pass `dataclasses.replace(dose.scaled(0.01), unit='Gy')`."
+            )
+        if not unit.startswith("gy"):
             raise UnitError(
                 f"{self.name or 'the dose map'} is in {self.unit!r}, not in Gy. Metrics in Gy and criteria "
                 "in % of a dose have no meaning for it. Export it as an absolute dose in Gy."

@@ -53,6 +53,8 @@ def test_geud_of_an_even_spread_is_its_integral(record_validation):
         np.exp((70 * np.log(70) - 10 * np.log(10)) / 60 - 1), rel=1e-5
     )
     assert uniform(1, 70).geud_gy(500) == pytest.approx(70 / 501 ** (1 / 500), rel=0.01)
+    extremes = uniform(1, 70).geud_gy(1e5), uniform(1, 70).geud_gy(-1e5)  # no power overflows
+    assert extremes == pytest.approx((70, 1), rel=0.02)
 
 
 def test_cumulative_curve_falls_from_all_to_nothing():

@@ -44,7 +44,8 @@ AREAS = {
 HEAD = """# Validation
 
 Every row is a number that a test compares with something outside this project: a closed form, a published
-table, another program. *Reached* is the largest deviation over all cases of that test in the recorded run,
+table, another program, or an independent calculation of the same quantity.
+*Reached* is the largest deviation over all cases of that test in the recorded run,
 *tolerance* what the test allows; a larger deviation fails the test, so it cannot stand here. The page is
 written by `make validation`, which runs these tests and nothing else; the records lie in `docs/validation/`.
 {n} rows, {cases} cases.
@@ -68,6 +69,8 @@ def superscript(exponent: int) -> str:
 
 def amount(value: float, unit: str) -> str:
     """A deviation with its unit; relative ones in percent where that reads better."""
+    if unit == "relative" and value == 0:
+        return "0"
     if unit == "relative":
         return f"{number(100 * value)} %" if value >= 1e-4 else f"{number(value)} (relative)"
     return f"{number(value)} {unit}".rstrip()

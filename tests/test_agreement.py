@@ -42,6 +42,15 @@ def test_dta_of_a_shift_is_the_shift_in_any_dimension(shape):
     np.testing.assert_allclose(got[..., 1:], 0.8, rtol=1e-9)
 
 
+def test_dta_just_within_reach_is_found_between_the_layers():
+    """9.5 mm down a ramp of 1 Gy/mm on voxels of 3 mm: farther than three layers, nearer than 10 mm."""
+    one, two = (ramp((1, 1, 30), spacing=(3.0, 1.0, 1.0), base=base) for base in (40, 49.5))
+    got = distance_to_agreement(reference=one, evaluated=two, reach_mm=10.0)
+    np.testing.assert_allclose(got.distance_mm[0, 0, 4:], 9.5, rtol=1e-9)
+    beyond = distance_to_agreement(reference=one, evaluated=two, reach_mm=9.4)
+    assert beyond.n_not_found == 30
+
+
 def test_dta_of_a_uniform_output_change_is_not_found_and_says_so():
     one = DoseMap.from_array(np.full((5, 5, 5), 50.0), spacing_mm=(2, 2, 2))
     got = distance_to_agreement(reference=one, evaluated=one.scaled(1.02), reach_mm=4)

@@ -75,12 +75,12 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "detection_fine": Drawing(
         draw=figures.figure_detection_fine,
-        caption="The same for the simulated case with the smallest voxels.",
+        caption="The same for the simulated case with the smallest voxels. Gray: not measured there.",
         alt="Table of AUC for every metric and change on the finest grid",
     ),
     "detection_others": Drawing(
         draw=figures.figure_detection_others,
-        caption="The same for the other simulated cases.",
+        caption="The same for the other simulated cases. Gray: not measured.",
         alt="Table of AUC for every metric and change in the other cases",
     ),
     "smallest": Drawing(

@@ -366,7 +366,7 @@ def test_the_debiased_root_has_the_p_value_of_the_mean_square_and_a_floor_about_
         assert found.p == square_significance(square, root=False, **moments).p
         assert found.floor == pytest.approx(roots.mean(), abs=5e-4)
         assert found.floor_sd == pytest.approx(roots.std(), rel=0.01)
-    assert debiased_significance(0.1, mean=0.0, variance=0.0, method="").p == 1.0
+    assert debiased_significance(-0.1, mean=0.0, variance=0.0, method="").p == 1.0
 
 
 def test_a_sum_of_estimated_scatter_follows_students_t():

@@ -13,6 +13,7 @@ from dosemover.comparison.sentence import short
 from dosemover.dose import DoseMap, uncertainty_of_batches
 from dosemover.errors import AccuracyWarning, GridMismatchError, InputError, StatisticalWarning
 from dosemover.metrics import center_shift
+from dosemover.noise import noise_level
 from dosemover.transport.measure import measure_pair
 
 _TOLERATED_REBINNING_MM = 0.01
@@ -43,6 +44,7 @@ def warn_about_maps(context: ComparisonContext, *, distances: bool) -> None:
     warn_about_places(reference, evaluated)
     if distances:
         warn_about_rebinning(reference, evaluated)
+    warn_about_one_side(reference, evaluated)
     if context.settings.prescription_gy is None:
         warn_about_maximum(reference)
     if context.nothing_to_evaluate:
@@ -128,6 +130,24 @@ def _check_uncertainty(name: str, dose: DoseMap, uncertainty: NDArray[Any]) -> N
             StatisticalWarning,
             stacklevel=4,
         )
+
+
+def warn_about_one_side(reference: DoseMap, evaluated: DoseMap) -> None:
+    """Warn where a map without uncertainty counts as exact beside one that has it, but is noisy itself."""
+    sides = (("reference", reference, evaluated), ("evaluated", evaluated, reference))
+    for name, one, other in sides:
+        if one.uncertainty_gy is not None or other.uncertainty_gy is None:
+            continue
+        level = noise_level(one)
+        if level.per_root_dose:
+            warnings.warn(
+                f"the {name} map comes without uncertainty and is taken as free of noise beside the other, "
+                f"but its voxels scatter by about {short(level.relative_percent)} % where the dose is high: "
+                "noise floors are too low, p values too small. Pass "
+                f"--{name}-uncertainty or --{name}-batches.",
+                StatisticalWarning,
+                stacklevel=3,
+            )
 
 
 def warn_about_maximum(reference: DoseMap) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -49,8 +50,19 @@ def closed_floors(
         keys = [key for key in keys if key != "mass_ratio"]
     if not keys:
         return {}
-    judge = _by_batches(noise, draws or _RELABELLINGS, seed) if noise.by_batches else _by_variance(noise)
-    return {key: judge(key, float(results[key].value or 0.0)) for key in keys}
+    values = {key: float(results[key].value or 0.0) for key in keys}
+    if not noise.by_batches:
+        judge = _by_variance(noise)
+        return {key: judge(key, value) for key, value in values.items()}
+    judge = _by_batches(noise, draws or _RELABELLINGS, seed)
+    found = {key: judge(key, value) for key, value in values.items()}
+    if noise.can_resample:
+        return found
+    scatter = _by_variance(noise)
+    return {
+        key: replace(scatter(key, values[key]), p=one.p, n_draws=one.n_draws, method=one.method)
+        for key, one in found.items()
+    }
 
 
 def _by_batches(noise: NoiseAtHand, draws: int, seed: int) -> Judge:
@@ -72,7 +84,7 @@ def _judge_batches(
     key: str,
     value: float,
 ) -> Significance:
-    """One metric from the Gram matrix or the sums of the batches."""
+    """One metric from the Gram matrix or the sums of the batches; ranked is what their means read."""
 
     def statistic(weights: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
         if key == "debiased_rmse_gy":
@@ -85,7 +97,8 @@ def _judge_batches(
         center = float(pool.sums.mean())
         return shift if key == "mean_difference_gy" else (center + shift / 2) / (center - shift / 2)
 
-    own = pool.mean_squares(pool.as_labelled) - pool.cross_batch_mean_squares(pool.as_labelled)
+    labelled = pool.as_labelled
+    own = pool.mean_squares(labelled) - pool.cross_batch_mean_squares(labelled)
     relabelled = pool.mean_squares(nulls) - pool.cross_batch_mean_squares(nulls)
     return significance(
         value,
@@ -93,6 +106,7 @@ def _judge_batches(
         null_values=list(statistic(nulls, relabelled)),
         direction="both" if key in ("mass_ratio", "mean_difference_gy") else "larger",
         method=method,
+        ranked=float(statistic(labelled, own)[0]),
     )
 
 

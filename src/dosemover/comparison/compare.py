@@ -84,7 +84,7 @@ def compare(
     profile : bool
         Add the Dose Mover's Distance over the exchange length and the flat norm over the reach.
     null : int, optional
-        Number of draws under the null hypothesis of noise alone, 2 or more.
+        Number of draws under the null hypothesis of noise alone, 2 to 100 000.
     seed : int
         Seed of every random draw.
     spacing_mm, origin_mm : tuple of float

@@ -154,9 +154,12 @@ class _Draws:
             pairs = chain(pilots, pairs)
         self.floors = self._values(pairs, count, wanted)
         self.permuted = None
+        self.ranked: dict[str, float] = {}
         if noise.by_batches:
             maps = {"reference": noise.reference, "evaluated": noise.evaluated}
             self.permuted = self._values(nulls.permuted_pairs(**maps, draws=draws, rng=rng), draws, wanted)
+            if (means := nulls.pair_of_means(**maps)) is not None:
+                self.ranked = {key: found[0] for key, found in self._values([means], 1, wanted).items()}
         self.single: dict[str, list[float]] = {}
         single = {name: keys & _SINGLE_VOXELS for name, keys in wanted.items()}
         if any(single[family.name] for family in self.families) and not noise.by_batches:
@@ -215,6 +218,7 @@ class _Draws:
                 null_values=None if self.permuted is None else self.permuted.get(key),
                 direction=family.direction(key),
                 method=self.noise.method,
+                ranked=self.ranked.get(key),
             )
         except InputError:
             return result

@@ -27,7 +27,7 @@ _Sums = list[NDArray[np.float64]]
 def marginal_floors(
     noise: NoiseAtHand, results: Mapping[str, MetricResult], *, draws: int | None, seed: int
 ) -> dict[str, Significance]:
-    """Floors and significance of those of `KEYS` that have a value, from batches on one grid.
+    """Floors and significance of those of `KEYS` that have a value, from 3 batches a side or more.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def marginal_floors(
     seed : int
     """
     keys = [key for key in KEYS if key in results and results[key].value is not None]
-    if not (keys and noise.by_batches):
+    if not (keys and noise.can_resample):
         return {}
     first, second = noise.reference.batches_gy, noise.evaluated.batches_gy
     assert first is not None

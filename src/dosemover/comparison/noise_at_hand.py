@@ -71,6 +71,12 @@ class NoiseAtHand:
         )
 
     @property
+    def can_resample(self) -> bool:
+        """Whether the batches can be recombined: of two, centred, nothing is left but a sign."""
+        sides = (self.reference.batches_gy, self.evaluated.batches_gy)
+        return self.by_batches and min(len(side) for side in sides if side is not None) > 2
+
+    @property
     def needs_correlation(self) -> bool:
         """Whether a map's noise is known voxel by voxel only, not from batches."""
         return any(
@@ -87,14 +93,24 @@ class NoiseAtHand:
     def method(self) -> str:
         """How floors and p values are found, for the settings of a metric."""
         if self.by_batches:
-            return "exact p by relabelling batches, floor by resampling centred batches"
+            how = "by resampling centred batches" if self.can_resample else "from the uncertainties"
+            return f"exact p by relabelling batches, floor {how}"
         rho = ", ".join(f"{r:.2f}" for r in self.model.correlation.lag_1)
         source = "batches" if self.model.source == "batches" else "the difference of the maps"
         start = ESTIMATED if self.estimated else "approximate: uncertainty maps"
         return (
             f"{start}, correlation of the noise from {source} (lag 1 in z, y, x {rho}; sums scatter "
             f"{np.sqrt(self.model.correlation.inflation):.2f} times as much as those of independent voxels)"
+            f"{self._free_of_noise}"
         )
+
+    @property
+    def _free_of_noise(self) -> str:
+        """Which map counts as exact, in words."""
+        for name, dose in (("reference", self.reference), ("evaluated map", self.evaluated)):
+            if dose.uncertainty_gy is None:
+                return f"; the {name}, without uncertainty, is taken as free of noise"
+        return ""
 
     def null_pairs(self, *, draws: int, rng: np.random.Generator, as_stated: bool = False) -> Iterator[Pair]:
         """Pairs of maps around the pooled mean with each side's own noise.
@@ -106,10 +122,26 @@ class NoiseAtHand:
         as_stated : bool
             As for `noise.parametric_pairs`; batches need no such thing.
         """
-        maps = {"reference": self.reference, "evaluated": self.evaluated}
-        if self.by_batches:
-            return resampled_pairs(**maps, draws=draws, rng=rng)
-        return parametric_pairs(**maps, model=self.model, draws=draws, rng=rng, as_stated=as_stated)
+        if self.can_resample:
+            return resampled_pairs(reference=self.reference, evaluated=self.evaluated, draws=draws, rng=rng)
+        return self.parametric_pairs(draws=draws, rng=rng, as_stated=as_stated)
+
+    def parametric_pairs(
+        self, *, draws: int, rng: np.random.Generator, as_stated: bool = False
+    ) -> Iterator[Pair]:
+        """The same from the uncertainties and the correlation, even where there are batches.
+
+        An estimated level is drawn anew for each pair, as far as it is in doubt.
+        """
+        return parametric_pairs(
+            reference=self.reference,
+            evaluated=self.evaluated,
+            model=self.model,
+            draws=draws,
+            rng=rng,
+            as_stated=as_stated,
+            level_error=LEVEL_UNCERTAINTY if self.estimated else 0.0,
+        )
 
 
 def noise_at_hand(*, reference: DoseMap, evaluated: DoseMap) -> NoiseAtHand | None:

@@ -16,7 +16,14 @@ from dosemover.comparison.result import FieldMap, MetricResult
 from dosemover.dose import DoseMap
 from dosemover.errors import InputError
 from dosemover.noise import nulls
-from dosemover.noise.regions import low_sampling, significant_voxels, systematic_probability
+from dosemover.noise.regions import (
+    averaged_difference,
+    averaged_noise,
+    low_sampling,
+    significant_by_relabelling,
+    significant_voxels,
+    systematic_probability,
+)
 
 LOW_SAMPLING_PERCENT = 10.0
 _DRAWS = 19
@@ -101,17 +108,28 @@ def _weights(
 
 
 def _significant(context: ComparisonContext, noise: NoiseAtHand, here: DoseMap) -> None:
-    """Masks of what noise alone does not reach, from draws under the null."""
-    count = min(context.settings.null or _DRAWS, _DRAWS)
-    if count < 2:
-        return
-    rng = np.random.default_rng(context.settings.seed)
-    pairs = list(noise.null_pairs(draws=count, rng=rng))
-    fields = [_averaged(one, two.interpolated_to(one.grid)) for one, two in pairs]
-    found = significant_voxels(_averaged(noise.reference, here), fields)
-    label = f"difference real, 3 x 3 x 3 voxels, {100 * found.level:.0f} % false alarms in the whole map"
+    """Masks of what noise alone does not reach: by relabelling where batches allow it, else from draws."""
+    settings = context.settings
+    count = min(settings.null or _DRAWS, _DRAWS)
+    maps = {"reference": noise.reference, "evaluated": here}
+    found = None
+    if noise.by_batches:
+        found = significant_by_relabelling(**maps, draws=count, rng=np.random.default_rng(settings.seed))
+    how = f"{100 * found.level:.0f} %" if found else ""
+    pairs = []
+    if found is None or settings.null is not None:
+        pairs = list(noise.parametric_pairs(draws=count, rng=np.random.default_rng(settings.seed)))
+    if found is None:
+        drawn = [{"reference": one, "evaluated": two.interpolated_to(one.grid)} for one, two in pairs]
+        found = significant_voxels(
+            averaged_difference(**maps),
+            [averaged_difference(**pair) for pair in drawn],
+            noise=None if noise.by_batches else averaged_noise(**drawn[0]),
+        )
+        how = f"about {100 * found.level:.0f} %"
+    label = f"difference real, 3 x 3 x 3 voxels, {how} false alarms in the whole map"
     context.maps["significant_mask"] = _mask(context, found.mask, label)
-    if context.settings.null is not None:
+    if settings.null is not None:
         _significant_fields(context, pairs)
 
 
@@ -129,7 +147,7 @@ def _mark(context: ComparisonContext, name: str, drawn: list[NDArray[Any]]) -> N
     """The mask of one field, under the name of the field without its unit."""
     shown = context.maps[name]
     found = significant_voxels(_size(shown.values), drawn)
-    label = f"{shown.label} beyond its own noise, {100 * found.level:.0f} % false alarms"
+    label = f"{shown.label} beyond its own noise, about {100 * found.level:.0f} % false alarms"
     context.maps[f"{name.rsplit('_', 1)[0]}_significant_mask"] = FieldMap(
         values=found.mask.astype(np.float32), grid=shown.grid, unit="", label=label
     )
@@ -139,13 +157,6 @@ def _size(field: NDArray[Any]) -> NDArray[np.float64]:
     """A scalar field as it is, the length of vectors."""
     values = np.asarray(field, dtype=np.float64)
     return np.linalg.norm(values, axis=0) if values.ndim == 4 else values
-
-
-def _averaged(one: DoseMap, two: DoseMap) -> NDArray[np.float64]:
-    """Difference averaged over 3 voxels along each axis [Gy]."""
-    from scipy.ndimage import uniform_filter
-
-    return uniform_filter(np.subtract(two.dose_gy, one.dose_gy, dtype=np.float64), size=3, mode="nearest")
 
 
 def _gain_loss(context: ComparisonContext, one: DoseMap, two: DoseMap) -> NDArray[Any]:

@@ -12,6 +12,9 @@ from dosemover.errors import InputError
 Normalization = Literal["global", "local", "both"]
 Scale = float | Literal["match-integral", "match-prescription"] | None
 
+_MOST_DRAWS = 100_000
+"""Draws under the null whose labellings take tens of megabytes."""
+
 
 def _require_positive(name: str, value: float | None, consequence: str) -> None:
     """Refuse a number that is not finite and positive."""
@@ -86,7 +89,7 @@ class CompareSettings:
     profile : bool
         Add the profiles over the exchange length and the reach.
     null : int, optional
-        Number of draws under the null, 2 or more; None lets each metric choose.
+        Number of draws under the null, 2 to 100 000; None lets each metric choose.
     seed : int
     """
 
@@ -141,6 +144,11 @@ class CompareSettings:
             raise InputError(
                 f"`null` must be 2 draws or more, a whole number, got {self.null!r}. A floor needs the "
                 "spread of several. Leave it out for the usual 9 to 19, or pass a number such as 99."
+            )
+        if self.null is not None and self.null > _MOST_DRAWS:
+            raise InputError(
+                f"`null` must be {_MOST_DRAWS} draws at most, got {self.null!r}. Each costs as much as the "
+                "metric itself, and their labellings fill the memory. Pass a number such as 999."
             )
 
     def _check_scale(self) -> None:

@@ -36,7 +36,9 @@ from dosemover.noise.quadratic import (
 )
 from dosemover.noise.regions import (
     SignificantVoxels,
+    averaged_difference,
     low_sampling,
+    significant_by_relabelling,
     significant_voxels,
     systematic_probability,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "Relabellings",
     "Significance",
     "SignificantVoxels",
+    "averaged_difference",
     "centered_weights",
     "combined_variance",
     "correlated_normal",
@@ -70,6 +73,7 @@ __all__ = [
     "resampled_pairs",
     "root_of_gamma",
     "significance",
+    "significant_by_relabelling",
     "significant_voxels",
     "square_significance",
     "sum_significance",

@@ -71,6 +71,23 @@ def permuted_pairs(
         )
 
 
+def pair_of_means(*, reference: DoseMap, evaluated: DoseMap) -> Pair | None:
+    """The pair as its own batches give it, where a map is not just their mean; None where both are.
+
+    A map stored in single precision differs from the mean of its batches by rounding: among relabelled pairs
+    the labelling at hand would not tie with itself.
+
+    Parameters
+    ----------
+    reference, evaluated : DoseMap
+        With batches.
+    """
+    first, second = _require_batches(reference, evaluated)
+    pair = _from_batches(reference, first), _from_batches(evaluated, second)
+    same = (np.array_equal(a.dose_gy, b.dose_gy) for a, b in zip(pair, (reference, evaluated), strict=True))
+    return None if all(same) else pair
+
+
 def _from_batches(like: DoseMap, batches: NDArray[Any]) -> DoseMap:
     """Mean of batches on the grid of a map."""
     return DoseMap.from_batches(
@@ -305,6 +322,7 @@ def parametric_pairs(
     draws: int,
     rng: np.random.Generator,
     as_stated: bool = False,
+    level_error: float = 0.0,
 ) -> Iterator[Pair]:
     """Pairs around the pooled mean with noise of the given uncertainties and correlation.
 
@@ -321,6 +339,9 @@ def parametric_pairs(
     as_stated : bool
         No voxel's uncertainty is less than its map states: for what single voxels decide. Averaged over its
         neighbourhood, the noise of a voxel that few large deposits reach would be lost.
+    level_error : float
+        Relative standard error of all uncertainties together, where they are estimates: the variances of the
+        pairs are quantiles of a gamma distribution of twice that relative standard deviation.
 
     Yields
     ------
@@ -328,10 +349,20 @@ def parametric_pairs(
     """
     truth = pooled_mean(reference, evaluated)
     sides = [(one, *_mean_and_deviation(one, truth, as_stated)) for one in (reference, evaluated)]
-    for _ in range(draws):
+    for scale in _levels(level_error, draws, rng):
         one = model.doubted(rng)
-        first, second = (_noisy(*side, one, rng) for side in sides)
+        first, second = (_noisy(*side, one, rng, scale) for side in sides)
         yield first, second
+
+
+def _levels(error: float, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """What the uncertainties may have to be multiplied by: one quantile a draw, so that few keep the mean."""
+    if error <= 0:
+        return np.ones(draws)
+    from scipy.special import gammaincinv
+
+    shape = 1 / (2 * error) ** 2
+    return np.sqrt(gammaincinv(shape, (rng.permutation(draws) + 0.5) / draws) / shape)
 
 
 def _mean_and_deviation(
@@ -351,12 +382,17 @@ def _noisy(
     deviation: NDArray[np.float64] | None,
     model: NoiseModel,
     rng: np.random.Generator,
+    scale: float,
 ) -> DoseMap:
-    """A map on the grid of ``like`` with one draw of its noise."""
+    """A map on the grid of ``like`` with one draw of its noise, and of its uncertainty if from batches."""
     if deviation is None:
         return replace(like, dose_gy=mean, batches_gy=None)
-    drawn = gamma_variate(mean, deviation, model.draw(deviation, rng))
-    return replace(like, dose_gy=drawn, uncertainty_gy=deviation, batches_gy=None)
+    drawn = gamma_variate(mean, scale * deviation, model.draw(deviation, rng))
+    stated = deviation
+    if like.batches_gy is not None:
+        freedom = len(like.batches_gy) - 1
+        stated = deviation * np.sqrt(rng.chisquare(freedom, size=deviation.shape) / freedom)
+    return replace(like, dose_gy=drawn, uncertainty_gy=stated, batches_gy=None)
 
 
 def gamma_variate(

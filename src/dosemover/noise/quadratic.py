@@ -36,7 +36,7 @@ def square_significance(
     """
     floor, deviation = root_of_gamma(mean, variance) if root else (mean, float(np.sqrt(variance)))
     tail = tail_of_gamma(value**2 if root else value, mean, variance)
-    p = 1.0 if tail is None else tail
+    p = _without_noise(value > floor) if tail is None else tail
     z = (value - floor) / deviation if deviation > 0 else None
     return Significance(floor=floor, floor_sd=deviation, z=z, p=p, n_draws=0, method=method)
 
@@ -60,7 +60,8 @@ def debiased_significance(value: float, *, mean: float, variance: float, method:
     from scipy.special import gammaincinv
 
     if mean <= 0 or variance <= 0:
-        return Significance(floor=0.0, floor_sd=0.0, z=None, p=1.0, n_draws=0, method=method)
+        p = _without_noise(value > 0)
+        return Significance(floor=0.0, floor_sd=0.0, z=None, p=p, n_draws=0, method=method)
     shape = mean**2 / variance
     excess = mean * (gammaincinv(shape, (np.arange(1000) + 0.5) / 1000) / shape - 1)
     roots = np.copysign(np.sqrt(np.abs(excess)), excess)
@@ -93,11 +94,16 @@ def sum_significance(
     from scipy.special import erfc, stdtr
 
     z = (value - center) / deviation if deviation > 0 else None
-    p = 1.0
+    p = _without_noise(abs(value - center) > 1e-12 * abs(value))
     if z is not None:
         known = not np.isfinite(freedom)
         p = float(erfc(abs(z) / np.sqrt(2)) if known else 2 * stdtr(freedom, -abs(z)))
     return Significance(floor=center, floor_sd=deviation, z=z, p=p, n_draws=0, method=method)
+
+
+def _without_noise(differs: bool) -> float:
+    """The p value where there is no noise at all: any difference is real."""
+    return 0.0 if differs else 1.0
 
 
 def centered_weights(n: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -168,6 +174,31 @@ class Relabellings:
     def relabelled(self, draws: int, rng: np.random.Generator) -> NDArray[Any]:
         """Weights of random relabellings, shape [draws, batch]."""
         return self._weights(np.argsort(rng.random((draws, self.n + self.m)), axis=1))
+
+    def others(self, draws: int, rng: np.random.Generator) -> NDArray[np.bool_] | None:
+        """Which batches go to the reference in other labellings than the one at hand, each at most once.
+
+        Parameters
+        ----------
+        draws : int
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        ndarray of bool, shape [draws, batch], or None
+            None where there are fewer. Of sides of equal numbers a labelling and its mirror image, which
+            differ by the sign of the difference alone, count as one.
+        """
+        mirrored = self.n == self.m
+        if comb(self.n + self.m, self.n) // (1 + mirrored) - 1 < draws:
+            return None
+        at_hand = np.arange(self.n + self.m) < self.n
+        found: dict[bytes, NDArray[np.bool_]] = {at_hand.tobytes(): at_hand}
+        while len(found) <= draws:
+            side = rng.permutation(at_hand)
+            side = ~side if mirrored and not side[0] else side
+            found.setdefault(side.tobytes(), side)
+        return np.stack(list(found.values())[1:])
 
     def resampled(self, draws: int, rng: np.random.Generator) -> NDArray[Any]:
         """Weights that recombine each side's centred batches, shape [draws, batch]."""

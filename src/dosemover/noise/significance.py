@@ -48,6 +48,7 @@ def significance(
     null_values: Sequence[float] | None = None,
     direction: Direction = "larger",
     method: str = "",
+    ranked: float | None = None,
 ) -> Significance:
     """Floor, z and p of a value from draws under the null.
 
@@ -63,6 +64,9 @@ def significance(
         Which values speak of a difference.
     method : str
         How the draws were made, for the result.
+    ranked : float, optional
+        What takes the place of ``value`` among the null values, where these come from means of batches and
+        the value from a map that is only rounded from them: a relabelling that changes nothing must tie.
 
     Returns
     -------
@@ -76,7 +80,8 @@ def significance(
     Notes
     -----
     *Definition*: p = (1 + #{null at least as extreme}) / (1 + draws), valid at any number of draws
-    when the observed value and the null values are exchangeable. *Limits*: p is never below
+    when the observed value and the null values are exchangeable. On both sides: as far from the median of
+    the null values and the observed one, which treats them all alike. *Limits*: p is never below
     1 / (1 + draws).
 
     References
@@ -93,9 +98,9 @@ def significance(
     nulls = floors if null_values is None else np.asarray(null_values, dtype=np.float64)
     nulls = nulls[np.isfinite(nulls)]
     floor, deviation = float(floors.mean()), float(floors.std(ddof=1))
-    if deviation <= _ROUNDING * float(np.max(np.abs(floors))):
+    if deviation <= _ROUNDING * max(float(np.max(np.abs(floors))), abs(value)):
         deviation = 0.0
-    hits = np.count_nonzero(_at_least_as_extreme(value, nulls, direction))
+    hits = np.count_nonzero(_at_least_as_extreme(value if ranked is None else ranked, nulls, direction))
     return Significance(
         floor=floor,
         floor_sd=deviation,
@@ -113,5 +118,5 @@ def _at_least_as_extreme(value: float, nulls: np.ndarray, direction: Direction) 
         return nulls >= value - tolerance
     if direction == "smaller":
         return nulls <= value + tolerance
-    center = float(np.median(nulls))
+    center = float(np.median(np.append(nulls, value)))
     return np.abs(nulls - center) >= abs(value - center) - tolerance

@@ -181,8 +181,33 @@ def test_what_each_voxel_adds_to_a_distance_sums_to_the_distance():
     terms = {key: float(np.sum(one)) for key, one in _weights(context, dict(found.metrics))}
     kr = {key: found.metrics[key].value for key in ("kr_mm", "kr_moved_mm")}
     assert terms["kr_mm"] / terms["kr_moved_mm"] == pytest.approx(kr["kr_mm"] / kr["kr_moved_mm"], rel=0.05)
-    mean = float(np.sum((one.dose_gy + two.dose_gy) / 2))
-    assert np.sqrt(terms["dmd_mm"] / mean) == pytest.approx(found.metrics["dmd_mm"].value, rel=0.02)
+    mean = 27.0 * float(np.sum((one.dose_gy + two.dose_gy) / 2))  # voxels of 27 mm3
+    for key in ("dmd_mm", "dmd_moved_mm", "dmd_changed_percent"):
+        assert np.sqrt(terms[key] / mean) == pytest.approx(found.metrics[key].value, rel=0.02)
+    whole = 27.0 * float(np.sum(one.dose_gy))
+    for key in ("kr_gained_percent", "kr_lost_percent"):
+        assert 100 * terms[key] / whole == pytest.approx(found.metrics[key].value, abs=0.05)
+
+
+def test_voxels_count_in_distances_by_their_volume():
+    """1 % more dose everywhere; half of the voxels are twice as wide, and known badly."""
+    grid = Grid(
+        x_edges_mm=np.concatenate([np.arange(0.0, 21.0, 2.0), np.arange(24.0, 61.0, 4.0)]),
+        y_edges_mm=np.arange(0.0, 21.0, 4.0),
+        z_edges_mm=np.arange(0.0, 21.0, 4.0),
+    )
+    dose = np.full(grid.shape, 10.0)
+    sigma = np.full(grid.shape, 0.01)
+    sigma[..., 10:] = 3.0
+    found = dm.compare(
+        DoseMap(dose_gy=dose, grid=grid, uncertainty_gy=sigma),
+        DoseMap(dose_gy=1.01 * dose, grid=grid, uncertainty_gy=sigma),
+        metrics=["dmd", "kr", "differences"],
+    )
+    share = {key: one.settings.get("low_sampling_share_percent") for key, one in found.metrics.items()}
+    assert share["mae_gy"] == pytest.approx(50.0)  # 10 of 20 voxels
+    for key in ("dmd_mm", "dmd_changed_percent", "kr_mm", "kr_gained_percent"):
+        assert share[key] == pytest.approx(100 * 2 / 3, rel=0.02), key  # two thirds of the volume
 
 
 def test_a_floor_of_an_estimated_level_is_as_doubtful_as_the_level():

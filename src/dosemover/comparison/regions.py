@@ -86,25 +86,45 @@ def _with_share(result: MetricResult, weight: NDArray[Any], low: NDArray[np.bool
 def _weights(
     context: ComparisonContext, results: dict[str, MetricResult]
 ) -> Iterable[tuple[str, NDArray[Any]]]:
-    """What each voxel of the reference's grid adds to a metric, where metrics are sums over voxels."""
-    maps, grid = context.maps, context.reference.grid
+    """What each voxel of the reference's grid adds to a metric, where metrics are sums over voxels.
+
+    Means over voxels count them alike, integrals by their volume.
+    """
+    maps = context.maps
     if "difference_gy" in maps:
         d = np.asarray(maps["difference_gy"].values, dtype=np.float64)
         yield from (("mae_gy", np.abs(d)), ("relative_mae_percent", np.abs(d)))
         yield from (("mse_gy2", d**2), ("rmse_gy", d**2))
+        yield "max_difference_gy", (np.abs(d) == np.abs(d).max()).astype(np.float64)
+    if "z" in maps:
+        yield "chi2_per_voxel", np.square(maps["z"].values, dtype=np.float64)
     for name in (n for n in maps if n.startswith("gamma_")):
         gamma = np.asarray(maps[name].values, dtype=np.float64)
         yield f"{name}_mean", gamma
         yield f"{name}_passing_rate_percent", (gamma > 1).astype(np.float64)
+    yield from _transport_weights(context)
+
+
+def _transport_weights(context: ComparisonContext) -> Iterable[tuple[str, NDArray[Any]]]:
+    """The same of the Dose Mover's Distance and the flat norm with their parts, where fields are known."""
+    maps, grid = context.maps, context.reference.grid
+
+    def field(name: str) -> NDArray[np.float64]:
+        return np.asarray(maps[name].values, dtype=np.float64)
+
     if "dmd_index_mm" in maps and maps["dmd_index_mm"].grid.coincides_with(grid):
         mean = (context.reference.dose_gy + np.asarray(context.evaluated_here.dose_gy)) / 2
-        yield "dmd_mm", np.square(maps["dmd_index_mm"].values, dtype=np.float64) * mean
+        dose = mean * grid.voxel_volume_mm3
+        yield "dmd_mm", field("dmd_index_mm") ** 2 * dose
+        yield "dmd_moved_mm", np.sum(field("displacement_mm") ** 2, axis=0) * dose
+        yield "dmd_changed_percent", field("change_percent") ** 2 * dose
     if {"gain_loss_gy", "flow_mm"} <= maps.keys() and maps["flow_mm"].grid.coincides_with(grid):
-        change = np.abs(np.asarray(maps["gain_loss_gy"].values, dtype=np.float64))
-        flow = np.linalg.norm(np.asarray(maps["flow_mm"].values, dtype=np.float64), axis=0)
-        moved = flow * context.reference.max_gy
-        yield "kr_mm", moved + _REACH_HALF * context.settings.reach_mm * change
+        change = field("gain_loss_gy") * grid.voxel_volume_mm3
+        moved = np.linalg.norm(field("flow_mm"), axis=0) * context.reference.max_gy * grid.voxel_volume_mm3
+        yield "kr_mm", moved + _REACH_HALF * context.settings.reach_mm * np.abs(change)
         yield "kr_moved_mm", moved
+        yield "kr_gained_percent", np.maximum(change, 0.0)
+        yield "kr_lost_percent", np.maximum(-change, 0.0)
 
 
 def _significant(context: ComparisonContext, noise: NoiseAtHand, here: DoseMap) -> None:

@@ -159,6 +159,27 @@ def test_permuting_batches_is_not_fooled_by_common_noise():
     assert np.mean(np.array(p) <= 0.1) < 0.35
 
 
+@pytest.mark.parametrize("n_permutations", [9, 0])
+def test_voxels_chosen_in_a_noisy_map_do_not_pass_for_a_difference(n_permutations):
+    """A slope with 25 % noise: where the reference alone exceeds half its maximum, its noise is positive."""
+    rng = np.random.default_rng(11)
+    dose = np.broadcast_to(np.linspace(2.0, 10.0, 20), (6, 12, 20))
+    grid = Grid.regular(shape=dose.shape, spacing_mm=(2, 2, 2))
+    p = []
+    for seed in range(20):
+        if n_permutations:
+            sides = [rng.gamma(1.6, dose / 1.6, size=(10, *dose.shape)) for _ in range(2)]
+            one, two = (DoseMap.from_batches(side, grid) for side in sides)
+        else:
+            sides = [np.maximum(rng.normal(dose, 0.25 * dose), 0.0) for _ in range(2)]
+            one, two = (DoseMap(dose_gy=side, grid=grid, uncertainty_gy=0.25 * dose) for side in sides)
+        p.append(
+            kawrakow_fippel(reference=one, evaluated=two, n_permutations=n_permutations, seed=seed).p_value
+        )
+    assert np.mean(np.array(p) <= 0.1) <= 0.3
+    assert np.mean(p) > 0.3
+
+
 def test_permuting_batches_sees_a_difference_and_repeats_itself():
     one, two = batch_pair(np.random.default_rng(8), change=0.02, shape=(5, 20, 30))
     got = kawrakow_fippel(reference=one, evaluated=two, n_permutations=49)

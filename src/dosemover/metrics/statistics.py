@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -230,7 +230,7 @@ def kawrakow_fippel(
     reference, evaluated : DoseMap
         As in `standardized_difference`.
     dose_threshold_percent : float
-        Voxels whose reference dose is below this share of the maximum are left out.
+        Voxels whose dose, averaged over both maps, is below this share of the maximum are left out.
     mask : array_like of bool or fraction, shape [z, y, x], optional
     significance_level : float
         Above this p value no difference is reported, because then shares mean nothing.
@@ -257,7 +257,9 @@ def kawrakow_fippel(
     one shifted component is fitted, and two where they fit better (chi-square of 2 at 1 %). The
     likelihood is that of a histogram with exact bin probabilities.
     *p value*: with batches on both sides by permuting them (on 200 000 voxels at most): exact
-    whatever the correlation of the noise, because batches are exchangeable when nothing differs.
+    whatever the correlation of the noise, because batches are exchangeable when nothing differs. The
+    voxels are chosen by the mean of both maps: chosen by the reference alone, where it is noisy, they would
+    be those in which its noise happens to be positive.
     Otherwise the ratio, over the correlation factor of the voxels, against a chi-square of 4: at
     most its nominal size for independent noise, because shares at their bound and shifts without
     a share use fewer degrees of freedom.
@@ -266,19 +268,21 @@ def kawrakow_fippel(
     difference: nothing but batches tells these apart. With batches x is turned from Student's t to
     normal, which shortens large shifts a little. Where the shift is far below 1 only share times
     shift is determined, see the interval. Uncertainties must be right: an underestimate by 5 % looks
-    like shifts both ways. Shifts that vary over the map are summed up in two.
+    like shifts both ways, and so do, without batches, the heavier tails of noise above 10 %. Shifts
+    that vary over the map are summed up in two.
     *Cost*: under 1 s for millions of voxels, and up to 0.1 s a permutation.
 
     References
     ----------
     kawrakow2000
     """
-    base = standardized_difference(
-        reference=reference,
-        evaluated=evaluated,
+    require_one_grid(reference=reference, evaluated=evaluated)
+    inside, _ = region(
+        reference=_common_dose(reference, evaluated),
         mask=mask,
         dose_threshold_percent=dose_threshold_percent,
     )
+    base = standardized_difference(reference=reference, evaluated=evaluated, mask=inside)
     if base is None:
         return None
     if base.n_voxels == 0:
@@ -322,6 +326,25 @@ def kawrakow_fippel(
         n_voxels=int(x.size),
         status="ok" if found else f"no systematic difference found (p = {p_value:.2g})",
     )
+
+
+def _common_dose(reference: DoseMap, evaluated: DoseMap) -> DoseMap:
+    """Mean of two maps whose noise does not go with that of their difference.
+
+    Weighted by the number of batches, so that no labelling of batches changes it; else by the inverse of the
+    mean variances, a map without noise being all of it.
+    """
+    first, second = reference.batches_gy, evaluated.batches_gy
+    if first is not None and second is not None:
+        share = len(second) / (len(first) + len(second))
+    else:
+        one, other = (
+            0.0 if variance is None else float(variance.mean())
+            for variance, _ in map(_side_variance, (reference, evaluated))
+        )
+        share = one / (one + other) if one + other > 0 else 0.5
+    mean = (1 - share) * np.asarray(reference.dose_gy, dtype=np.float64) + share * evaluated.dose_gy
+    return replace(reference, dose_gy=mean, uncertainty_gy=None, batches_gy=None)
 
 
 def _as_normal(z: NDArray[Any], freedom: float) -> NDArray[Any]:

@@ -3,8 +3,9 @@
     python studies/calibration_metrics.py --data DIR --raw DIR [--pairs 60] [--cases NAME,...] [--collect]
 
 The table beside that of `calibration.py`: every metric of a comparison that it leaves out. 19 draws or
-relabellings for each; the costly metrics on voxels merged in twos, the slowest for every fourth pair. Results
-go to docs/calibration (metrics.csv, metrics.md). A run goes on from the p values in the folder ``raw``; with
+relabellings for each. Costly metrics: by batches on voxels merged in twos, the slowest for every fourth pair;
+by uncertainty maps on voxels as they are, for every third pair, the slowest not at all. Results go to
+docs/calibration (metrics.csv, metrics.md). A run goes on from the p values in the folder ``raw``; with
 ``--cases`` it adds to them and writes no table; ``--collect`` writes the tables of what is there.
 """
 
@@ -27,7 +28,6 @@ from dosemover.comparison.registry import select
 from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import Structure
 from dosemover.grid import Grid
-from dosemover.study.analysis_labels import label
 
 CASES = ("e_high_12", "p_low_10", "kv_high_10", "thorax_10")
 METHODS = ("batches", "uncertainty")
@@ -35,9 +35,12 @@ NEEDS_A_PRESCRIPTION = ("synthrad",)
 ON_MERGED_VOXELS = (
     "dmd", "kr", "w1", "w2", "sliced_w1", "sliced_w2", "sobolev_w2", "sinkhorn_divergence", "emd",
 )  # fmt: skip
-"""Families that are tried on voxels twice as wide."""
+"""Families that batches judge on voxels twice as wide. Uncertainty maps judge them on voxels as they are: too
+few voxels show no correlation of their noise."""
 SLOW, EVERY = ("w2_mm", "sinkhorn_divergence_mm"), 4
-"""Metrics that one pair of so many is tried with."""
+"""Metrics that one pair of so many is tried with, by batches."""
+SLOWEST, EVERY_FEW = (*SLOW, "emd_mm"), 3
+"""Costly metrics that are not tried by uncertainty maps, and how few pairs the others are tried with."""
 
 
 def other_metrics() -> tuple[list[str], list[str]]:
@@ -54,10 +57,17 @@ def other_metrics() -> tuple[list[str], list[str]]:
 
 def p_values(pool: NDArray[Any], case: calibration.Case, method: str, pair: int) -> dict[str, float | None]:
     """p values of one method for one random pair."""
+    plain, costly = other_metrics()
+    by_batches = method == "batches"
+    if by_batches:
+        costly = [key for key in costly if key not in SLOW or pair % EVERY == 0]
+    else:
+        costly = [key for key in costly if key not in SLOWEST and pair % EVERY_FEW == 0]
     found: dict[str, float | None] = {}
-    for on_merged, some in zip((False, True), other_metrics(), strict=True):
-        keys = [key for key in some if key not in SLOW or pair % EVERY == 0]
-        sides, rng = calibration.null_pair(pool, case, method, pair, merged=on_merged)
+    for keys, merged in ((plain, False), (costly, by_batches)):
+        if not keys:
+            continue
+        sides, rng = calibration.null_pair(pool, case, method, pair, merged=merged)
         results = calibration.judged(
             *sides,
             keys,
@@ -99,7 +109,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         own = [row for row in rows if row["metric"] == key and row["pairs"]]
         if not own:
             continue
-        cells = [label(key), str(max(_pairs(own, method) for method in METHODS))]
+        cells = [f"`{key}`", str(max(_pairs(own, method) for method in METHODS))]
         for method in METHODS:
             cells += _cells([row for row in own if row["method"] == method])
         lines.append("| " + " | ".join(cells) + " |")

@@ -216,20 +216,20 @@ def _kawrakow_fippel(context: ComparisonContext, results: Mapping[str, MetricRes
             unit="%",
             label="probability that the difference is systematic",
         )
+    noise = context.noise
+    common = context.reference if noise is None else nulls.pooled_mean(noise.reference, noise.evaluated)
     for name, row in list(context.regions.items()):
-        context.regions[name] = {**row, **_decomposed(context, _mask_of(context, name))}
+        context.regions[name] = {**row, **_decomposed(context, _mask_of(context, name, common))}
 
 
-def _mask_of(context: ComparisonContext, region: str) -> NDArray[Any] | None:
+def _mask_of(context: ComparisonContext, region: str, common: DoseMap) -> NDArray[Any] | None:
     """Voxels of a region of the table: all above a dose, by the mean of both maps, or a structure's."""
     structure = next((s for s in context.structures if s.name == region), None)
     if structure is not None:
         return metrics.structure_fraction(structure, context.reference.grid) > 0.5
     words = region.split()
     percent = float(words[1]) if words[0] == "above" else 0.0
-    noise = context.noise
-    chosen = context.reference if noise is None else nulls.pooled_mean(noise.reference, noise.evaluated)
-    return chosen.dose_gy >= percent / 100 * context.normalization_dose_gy
+    return common.dose_gy >= percent / 100 * context.normalization_dose_gy
 
 
 def _decomposed(context: ComparisonContext, mask: NDArray[Any] | None) -> dict[str, float | None]:

@@ -78,6 +78,18 @@ _REDUCTION = (
 )
 
 
+def shape_from(table: Mapping[str, Any], where: str, *, also: Iterable[str] = ()) -> Shape:
+    """Shape from ``shape``, ``center_mm``, ``size_mm`` and ``axis``; ``also`` are other keys needed."""
+    if missing := [key for key in ("shape", "center_mm", "size_mm", *also) if key not in table]:
+        raise InputError(f"{where} lacks {', '.join(missing)}. It cannot be drawn.")
+    return Shape(
+        kind=table["shape"],
+        center_mm=table["center_mm"],
+        size_mm=table["size_mm"],
+        axis=table.get("axis", "z"),
+    )
+
+
 def check_keys(table: Mapping[str, Any], allowed: Iterable[str], where: str) -> None:
     """Refuse unknown keys, naming the nearest known one."""
     known = list(allowed)
@@ -143,15 +155,7 @@ class _Reader:
         phantom = self._build(kind, table)
         for n, row in enumerate(inserts):
             check_keys(row, _INSERT, f"phantom.insert {n + 1}")
-            missing = [key for key in ("shape", "center_mm", "size_mm", "material") if key not in row]
-            if missing:
-                raise InputError(f"phantom.insert {n + 1} lacks {', '.join(missing)}. It cannot be drawn.")
-            shape = Shape(
-                kind=row["shape"],
-                center_mm=row["center_mm"],
-                size_mm=row["size_mm"],
-                axis=row.get("axis", "z"),
-            )
+            shape = shape_from(row, f"phantom.insert {n + 1}", also=("material",))
             phantom = phantom.with_shape(
                 shape, self.material(row["material"]), density_g_per_cm3=row.get("density_g_per_cm3")
             )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dosemover.dose import DoseMap
 from dosemover.errors import GridMismatchError, InputError
+from dosemover.noise.nulls import combined_variance
 from dosemover.noise.quadratic import Relabellings
 
 _LEAST_SHARE = 0.1
@@ -59,8 +60,9 @@ def averaged_noise(*, reference: DoseMap, evaluated: DoseMap) -> NDArray[np.floa
     reference, evaluated : DoseMap
         On one grid; a map without uncertainty counts as exact.
     """
-    known = [m.uncertainty_gy for m in (reference, evaluated) if m.uncertainty_gy is not None]
-    variance = sum((np.square(u, dtype=np.float64) for u in known), np.zeros(reference.grid.shape))
+    variance = combined_variance(reference=reference, evaluated=evaluated)
+    if variance is None:
+        return np.zeros(reference.grid.shape)
     return np.sqrt(_averaged(variance) / _AVERAGED**3)
 
 

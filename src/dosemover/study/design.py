@@ -18,8 +18,7 @@ from dosemover.comparison.settings import CompareSettings
 from dosemover.dose import Structure
 from dosemover.errors import DosemoverError, InputError
 from dosemover.grid import Grid
-from dosemover.montecarlo import Shape
-from dosemover.montecarlo.config import check_keys, config_from
+from dosemover.montecarlo.config import check_keys, config_from, shape_from
 from dosemover.study import analytic
 from dosemover.study.changes import KINDS, changed_document, factor_of, photons_of
 from dosemover.study.table import NO_CHANGE, NOISE_IN
@@ -159,7 +158,7 @@ class Case:
     def structures_on(self, grid: Grid) -> tuple[Structure, ...]:
         """The structures, drawn on the grid of a map."""
         return tuple(
-            Structure(name=one["name"], fraction=_shape(one).fraction(grid), grid=grid)
+            Structure(name=one["name"], fraction=shape_from(one, one["name"]).fraction(grid), grid=grid)
             for one in self.structures
         )
 
@@ -365,20 +364,10 @@ def _structure(table: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Description of one structure, checked."""
     where = f"{where}, structure {table.get('name', '')!r}"
     check_keys(table, _STRUCTURE, where)
-    if lacking := [key for key in ("name", "shape", "center_mm", "size_mm") if not table.get(key)]:
-        raise InputError(f"{where} lacks {', '.join(lacking)}. It cannot be drawn.")
-    _shape(table)
+    if not table.get("name"):
+        raise InputError(f"{where} lacks name. It cannot be drawn.")
+    shape_from(table, where)
     return table
-
-
-def _shape(table: Mapping[str, Any]) -> Shape:
-    """Shape of a structure."""
-    return Shape(
-        kind=table["shape"],
-        center_mm=table["center_mm"],
-        size_mm=table["size_mm"],
-        axis=table.get("axis", "z"),
-    )
 
 
 def _levels(row: Mapping[str, Any], levels: tuple[Level, ...]) -> tuple[Level, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dosemover.study.analysis_detection import Smallest
-from dosemover.study.analysis_kinds import KINDS, Duel, Measure, duel, keys_of, mean_measure
+from dosemover.study.analysis_kinds import KINDS, Duel, Key, Measure, duel, keys_of, mean_measure
 from dosemover.study.analysis_labels import label, pretty
 from dosemover.study.analysis_summary import Condition, StudyAnalysis, conditions
 from dosemover.study.analysis_verdicts import count
@@ -52,11 +52,6 @@ def kind_table(analysis: StudyAnalysis, measure: Measure) -> TextTable | None:
     kinds = {kind: keys for kind in KINDS if (keys := keys_of(analysis, kind, noise))}
     if not kinds:
         return None
-    write = power_text if measure == "power" else auc_text
-    rows = []
-    for metric in (m for m in KEY_METRICS if m in analysis.metrics):
-        cells = [mean_measure(analysis, metric, keys, measure) for keys in kinds.values()]
-        rows.append((label(metric), *map(write, cells)))
     names = {
         "auc": "Mean AUC by kind of change",
         "power": "Mean power in % by kind of change",
@@ -64,10 +59,27 @@ def kind_table(analysis: StudyAnalysis, measure: Measure) -> TextTable | None:
     }
     return TextTable(
         title=names[measure],
-        head=("metric", *(f"{kind} ({len(keys)})" for kind, keys in kinds.items())),
-        rows=tuple(rows),
+        head=_kinds_head("metric", kinds),
+        rows=_kinds_rows(analysis, KEY_METRICS, kinds, measure),
         caption=f"Simulated cases, {noise:g} % noise in both maps. Beside the kind the number of conditions, "
         "beside a mean its 95 % interval by bootstrap over the replicates.",
+    )
+
+
+def _kinds_head(first: str, kinds: Mapping[str, Sequence[Key]]) -> tuple[str, ...]:
+    """What the rows are, and the kinds of change with the number of their conditions."""
+    return (first, *(f"{kind} ({len(keys)})" for kind, keys in kinds.items()))
+
+
+def _kinds_rows(
+    analysis: StudyAnalysis, metrics: Sequence[str], kinds: Mapping[str, Sequence[Key]], measure: Measure
+) -> tuple[tuple[str, ...], ...]:
+    """A mean with its interval for each of the metrics that were measured, and each kind of change."""
+    write = power_text if measure == "power" else auc_text
+    return tuple(
+        (label(metric), *(write(mean_measure(analysis, metric, keys, measure)) for keys in kinds.values()))
+        for metric in metrics
+        if metric in analysis.metrics
     )
 
 
@@ -78,14 +90,10 @@ def structures_table(analysis: StudyAnalysis) -> TextTable | None:
     kinds = {kind: keys for kind, keys in found.items() if keys}
     if not kinds or not set(IN_STRUCTURES) & set(analysis.metrics):
         return None
-    rows = []
-    for metric in (m for m in (*IN_STRUCTURES, *BESIDE_STRUCTURES) if m in analysis.metrics):
-        cells = [mean_measure(analysis, metric, keys, "auc") for keys in kinds.values()]
-        rows.append((label(metric), *map(auc_text, cells)))
     return TextTable(
         title="Structures beside whole maps: mean AUC by kind of change",
-        head=("metric", *(f"{kind} ({len(keys)})" for kind, keys in kinds.items())),
-        rows=tuple(rows),
+        head=_kinds_head("metric", kinds),
+        rows=_kinds_rows(analysis, (*IN_STRUCTURES, *BESIDE_STRUCTURES), kinds, "auc"),
         caption=f"{', '.join(map(pretty, cases))}; {noise:g} % noise in both maps. Of the structures of a "
         "case the largest difference; of OpenKBP's score the mean. Beside the kind the number of conditions, "
         "beside a mean its 95 % interval by bootstrap over the replicates.",
@@ -128,7 +136,7 @@ def duel_table(analysis: StudyAnalysis, ours: str) -> TextTable | None:
     rows = [(label(m), *(cell(duel(analysis, ours, m, keys)) for keys in kinds.values())) for m in rivals]
     return TextTable(
         title=f"{label(ours)} against other metrics",
-        head=("against", *(f"{kind} ({len(keys)})" for kind, keys in kinds.items())),
+        head=_kinds_head("against", kinds),
         rows=tuple(rows),
         caption="Conditions of the simulated cases, all noise levels, in which the AUC is surely higher (+) "
         "and surely lower (−): the 95 % interval of the difference, bootstrapped over the replicates of both "
